@@ -1,25 +1,81 @@
 # Everything a person or a machine does here. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 PORT ?= 3000
-# One place for all local state: warehouse, lake, landing zone, models and Dagster's own storage.
+DBT := assets/flights/dbt
+LOCKS := runtime dev gpu
+
+# All local state: warehouse, lake, landing zone, models and Dagster's own storage.
 export TILTH_HOME ?= $(CURDIR)/.tilth
 export DAGSTER_HOME ?= $(TILTH_HOME)/dagster
-export DAGSTER_DISABLE_TELEMETRY ?= yes
+# dbt's command line and Dagster's are found in the environment without activating it.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+ENVIRONMENT := $(VENV)/.installed
+MANIFEST := $(DBT)/target/manifest.json
+INSTANCE := $(DAGSTER_HOME)/dagster.yaml
+READY := $(ENVIRONMENT) $(MANIFEST) $(INSTANCE)
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-# uv is used where it is installed; otherwise it is bootstrapped from PyPI with pip into the environment itself.
-$(VENV)/.locked: requirements/dev.lock pyproject.toml
+.PHONY: demo
+demo: $(READY) ## three months of the record through the whole graph, then what exists
+	@$(BIN)/python -m assets.flights.demo
+
+.PHONY: dev
+dev: $(READY) ## the UI, the daemon and the code location on 127.0.0.1:3000 (PORT= to change)
+	@$(BIN)/dagster dev --host 127.0.0.1 --port $(PORT)
+
+.PHONY: land
+land: $(READY) ## land more days: DAY=2013-04-01, or all up to THROUGH=2013-04-30
+	@$(BIN)/python -m assets.flights.replay $(if $(DAY),--day $(DAY)) $(if $(THROUGH),--through $(THROUGH))
+
+.PHONY: test
+test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+	@$(BIN)/basedpyright --level error
+	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 4; exit $${PIPESTATUS[0]}
+	@$(BIN)/pytest
+
+.PHONY: test-postgres
+test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same models on a PostgreSQL that the tests start (needs its server programs)
+	@$(BIN)/pytest tests/postgres
+
+.PHONY: setup
+setup: $(READY) ## only what the other targets need: environment, dbt manifest, Dagster's settings
+
+.PHONY: lock
+lock: $(ENVIRONMENT) ## renew requirements/*.lock from pyproject.toml
+	@UV=$$(command -v uv); for lock in $(LOCKS); do \
+	  extra=$$([ $$lock = runtime ] || echo "--extra $$lock"); \
+	  $$UV pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    --no-emit-find-links --upgrade pyproject.toml $$extra -o requirements/$$lock.lock; done
+
+.PHONY: clean
+clean: ## remove all local state (the environment stays)
+	@rm -rf $(addprefix $(TILTH_HOME)/,landing warehouse.duckdb warehouse.duckdb.wal lake models dagster) \
+	  $(DBT)/target $(DBT)/logs
+
+# uv where it is installed; otherwise from PyPI, into the environment itself.
+$(ENVIRONMENT): requirements/dev.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/pip install --quiet --disable-pip-version-check uv
-	@UV=$$(command -v uv || echo $(BIN)/uv); \
-	  echo "installing the locked packages into $(VENV)" && \
-	  $$UV pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock && \
-	  $$UV pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@command -v uv >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check uv
+	@echo "installing the locked packages into $(VENV)"
+	@uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
+	@uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Outside of `dagster dev` nothing prepares the manifest that the dbt assets are made of.
+$(MANIFEST): $(ENVIRONMENT) $(shell find $(DBT) -name '*.sql' -o -name '*.yml' 2>/dev/null)
+	@echo "preparing the dbt project"
+	@$(BIN)/dbt parse --quiet --project-dir $(DBT) --profiles-dir $(DBT)
+	@touch $@
+
+$(INSTANCE): dagster.yaml
+	@mkdir -p $(dir $@) && cp $< $@

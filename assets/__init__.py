@@ -1,0 +1,1 @@
+"""One package per domain, each a code location of its own."""

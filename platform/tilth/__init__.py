@@ -1,0 +1,1 @@
+"""The few things that Dagster's open source lacks; each module has one subject."""

@@ -1,0 +1,52 @@
+"""The flights code location: everything that Dagster loads for this domain."""
+
+import dagster as dg
+
+from assets.flights.dbt_models import daily_models, project, reference_models
+from assets.flights.features import departure_features, training_set
+from assets.flights.models import TRUSTED_TYPES, delay_boosted, delay_champion, delay_logistic, in_service
+from assets.flights.predictions import delays, prediction_quality
+from assets.flights.raw import raw_tables
+from assets.flights.sensors import automation_sensors, landed_files, reference_tables, weekly_reference_tables
+from resources.dbt import dbt_resource
+from resources.lake import Lake, LakeIOManager
+from resources.landing import LandingZone
+from resources.registry import ModelIOManager, ModelRegistry
+from resources.warehouse import Warehouse, WarehouseIOManager
+from tilth.deployment import Deployment
+
+
+def definitions(deployment: Deployment) -> dg.Definitions:
+    """The domain's assets and automation on the stores of `deployment`."""
+    warehouse = Warehouse(deployment.warehouse_uri)
+    return dg.Definitions(
+        assets=[
+            *raw_tables,
+            reference_models,
+            daily_models,
+            departure_features,
+            training_set,
+            delay_logistic,
+            delay_boosted,
+            delay_champion,
+            in_service,
+            delays,
+            prediction_quality,
+        ],
+        jobs=[reference_tables],
+        schedules=[weekly_reference_tables],
+        sensors=[landed_files, *automation_sensors],
+        resources={
+            "landing": LandingZone(uri=deployment.landing_uri),
+            "warehouse": warehouse,
+            "warehouse_io": WarehouseIOManager(warehouse),
+            "io_manager": LakeIOManager(Lake(deployment.lake_uri, deployment.branch)),
+            "model_io": ModelIOManager(ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)),
+            "dbt": dbt_resource(project, warehouse),
+        },
+        # One process per run, its steps one after another: a process per step costs more than most steps here.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = definitions(Deployment())

@@ -1,0 +1,215 @@
+"""`make demo`: three months of the record through the whole graph, and a summary of what exists afterwards."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+import dagster as dg
+import pandas as pd
+
+from assets.flights import partitions as by
+from assets.flights import replay
+from assets.flights.definitions import defs
+from assets.flights.models import TRUSTED_TYPES
+from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
+from assets.flights.scoring import probability_scores
+from assets.flights.sensors import range_tags
+from resources.lake import Lake
+from resources.landing import LandingZone
+from resources.registry import ModelRegistry
+from resources.warehouse import Warehouse
+from tilth.deployment import Deployment
+
+deployment = Deployment()
+warehouse = Warehouse(deployment.warehouse_uri)
+lake = Lake(deployment.lake_uri, deployment.branch)
+registry = ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)
+
+FIRST, LAST = date(2013, 1, 1), date(2013, 3, 31)
+REFERENCE_MARTS = [["marts", name] for name in ("aircraft", "airlines", "airports")]
+REFERENCE_STAGING = [["staging", name] for name in ("planes", "airlines", "airports")]
+DAILY_MODELS = [["staging", "flights"], ["staging", "weather"], ["marts", "departures"], ["marts", "daily_lateness"]]
+CANDIDATES = [["models", "delay_logistic"], ["models", "delay_boosted"]]
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class Stages:
+    """Runs the demo's stages one after another, a line each, and remembers where the time went."""
+
+    instance: dg.DagsterInstance
+    seconds: dict[str, float] = field(default_factory=dict)
+    checks: list[dg.AssetCheckEvaluation] = field(default_factory=list)
+
+    def run(self, name: str, work: Callable[[], str]) -> None:
+        """Do `work` and print what it says, with its seconds."""
+        print(f"  {name:<22}", end=" ", flush=True)
+        started = time.monotonic()
+        outcome = work()
+        self.seconds[name] = time.monotonic() - started
+        print(f"{outcome:<64} {self.seconds[name]:6.1f} s", flush=True)
+
+    def materialize(self, assets: Sequence[Sequence[str]], first: str | None = None, last: str | None = None) -> str:
+        """One Dagster run of these assets over a range of partitions; what it made, in words."""
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(list(key)) for key in assets],
+            tags=range_tags(first, last) if first and last else {},
+            run_config=QUIET,
+            raise_on_error=False,
+        )
+        if not result.success:
+            print("failed\n")
+            for event in result.get_failed_step_keys():
+                print(f"step {event}: {result.failure_data_for_node(event).error}", file=sys.stderr)
+            sys.exit(f"Run {result.run_id} failed. Look at it with `make dev`, then run `make demo` again.")
+        self.checks += result.get_asset_check_evaluations()
+        made = [event for event in result.get_asset_materialization_events() if event.partition]
+        unpartitioned = len(result.get_asset_materialization_events()) - len(made)
+        partitions = {event.partition for event in made}
+        tables = {event.asset_key for event in made}
+        words = [f"{len(tables)} assets x {len(partitions)} partitions"] if made else []
+        words += [f"{unpartitioned} tables"] if unpartitioned else []
+        return ", ".join(words)
+
+
+def land(landing: LandingZone) -> str:
+    """Play the feed: what of the three months has not landed yet."""
+    if not (landing_days := landed_days(landing)) or max(landing_days) < str(LAST):
+        replay.land_reference(landing)
+        replay.land_days(landing, FIRST, LAST)
+    return f"{len(landed_days(landing))} days of flights and weather, {len(REFERENCE_TABLES)} reference tables"
+
+
+def landed_days(landing: LandingZone) -> list[str]:
+    """The days whose flights have landed."""
+    files = landing.arrived(after_ns=0, until_ns=time.time_ns())
+    return sorted(f.partition for f in files if f.table == "flights" and f.partition)
+
+
+def summary(stages: Stages, landing: LandingZone) -> None:
+    """What now exists: days, rows per layer, models and champions, predictions, checks, and where the time went."""
+    print("\nWhat now exists")
+    print(f"  days landed            {len(landed_days(landing))}")
+    raw = {table: count_rows(f"raw.{table}") for table in [*DAILY_TABLES, *REFERENCE_TABLES]}
+    rejected = {table: count_rows(f"raw_rejected.{table}") for table in raw}
+    print(f"  rows in raw            {sum(raw.values()):,} ({', '.join(f'{t} {n:,}' for t, n in raw.items())})")
+    print(f"  rows set aside         {sum(rejected.values()):,} (in raw_rejected, each with its reason)")
+    print(f"  rows in marts          {count_rows('marts.departures'):,} departures")
+    for name, key in [
+        ("features", ["features", "departures"]),
+        ("training sets", ["features", "training_set"]),
+        ("predictions", ["predictions", "delays"]),
+    ]:
+        print(f"  rows in {name:<14} {lake.row_count(dg.AssetKey(key)):,}")
+
+    print("\nModels (AUC on the window's held-out last days; * is the champion, by log loss)")
+    print(f"  {'trained through':<17}{'origin':<8}{'logistic':>10}{'boosted':>10}")
+    trained = [p for p in by.models.get_partition_keys() if registry.path(dg.AssetKey(CANDIDATES[0]), p).is_file()]
+    for partition in trained:
+        champion = registry.load(dg.AssetKey(["models", "delay_champion"]), partition).card["asset"]
+        month, origin = partition.split("|")
+        cells = ""
+        for key in CANDIDATES:
+            auc = registry.load(dg.AssetKey(key), partition).card["metrics"]["auc"]
+            cells += f"{auc:9.3f}{'*' if champion == '/'.join(key) else ' '}"
+        print(f"  {month:<17}{origin:<8}{cells}")
+
+    print("\nPredictions against what happened (each month by models trained on the months before it)")
+    print(f"  {'month':<10}{'departures':>11}{'late':>7}{'AUC':>8}{'log loss':>10}")
+    for month, scores in prediction_scores().items():
+        print(
+            f"  {month:<10}{scores['rows']:>11,}{scores['late_share']:>7.1%}{scores['auc']:>8.3f}"
+            f"{scores['log_loss']:>10.3f}"
+        )
+
+    passed = sum(check.passed for check in stages.checks)
+    print(f"\nChecks: {passed} passed, {len(stages.checks) - passed} failed")
+    for check in stages.checks:
+        if not check.passed:
+            level = "warning" if check.severity == dg.AssetCheckSeverity.WARN else "error"
+            print(f"  {level}: {check.check_name} on {check.asset_key.to_user_string()}")
+
+    total = sum(stages.seconds.values())
+    print(f"\nWhere the {total:.0f} s went: ", end="")
+    slowest = sorted(stages.seconds.items(), key=lambda stage: -stage[1])
+    print(", ".join(f"{name} {seconds:.0f}" for name, seconds in slowest))
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(f"Peak memory of any process: {peak / (1 if sys.platform == 'darwin' else 1024) / 2**10:.2f} GiB")
+    print("\nNext:\n  make dev                     the UI with sensors running, on http://127.0.0.1:3000")
+    print("  make land DAY=2013-04-01     land the next day and watch the graph take it in")
+
+
+def count_rows(table: str) -> int:
+    """Rows of a warehouse table; 0 where there is none."""
+    if not warehouse.exists(table):
+        return 0
+    return warehouse.read(f"SELECT count(*) AS rows FROM {table}")["rows"][0].as_py()  # noqa: S608
+
+
+def prediction_scores() -> dict[str, dict[str, float | int]]:
+    """Scores of all stored predictions by calendar month, over the departures that arrived."""
+    predictions = lake.read(dg.AssetKey(["predictions", "delays"])).to_pandas()
+    outcomes = warehouse.read("SELECT departure_id, late FROM marts.departures WHERE late IS NOT NULL").to_pandas()
+    arrived = predictions.merge(outcomes, on="departure_id")
+    month = pd.to_datetime(arrived["flight_date"]).dt.strftime("%Y-%m")
+    return {
+        str(name): probability_scores(rows["late"].astype(bool), rows["probability"])
+        for name, rows in arrived.groupby(month)
+    }
+
+
+def main(first: date = FIRST, last: date = LAST) -> None:
+    """Land the days and materialize every asset for them."""
+    landing = LandingZone(uri=deployment.landing_uri)
+    instance = dg.DagsterInstance.get()
+    print(f"Tilth demo: New York's departures, {first} to {last}")
+    stages = Stages(instance)
+    months = [key for key in by.months.get_partition_keys() if str(first)[:7] <= key <= str(last)[:7]]
+    served = [key for key in by.service_months.get_partition_keys() if key <= str(last)[:7]]
+    stages.run("landing", lambda: land(landing))
+    stages.run(
+        "reference tables",
+        lambda: stages.materialize(
+            [*(raw_key(t).path for t in REFERENCE_TABLES), *REFERENCE_STAGING, *REFERENCE_MARTS]
+        ),
+    )
+    stages.run(
+        "raw, dbt, features",
+        lambda: stages.materialize(
+            [*(raw_key(t).path for t in DAILY_TABLES), *DAILY_MODELS, ["features", "departures"]],
+            str(first),
+            str(last),
+        ),
+    )
+    stages.run("training sets", lambda: stages.materialize([["features", "training_set"]], months[0], months[-1]))
+    stages.run(
+        "candidates, champion",
+        lambda: stages.materialize(
+            [*CANDIDATES, ["models", "delay_champion"]],
+            f"{months[0]}|{by.ORIGINS[0]}",
+            f"{months[-1]}|{by.ORIGINS[-1]}",
+        ),
+    )
+    stages.run(
+        "models in service",
+        lambda: stages.materialize(
+            [["models", "in_service"]], f"{served[0]}|{by.ORIGINS[0]}", f"{served[-1]}|{by.ORIGINS[-1]}"
+        ),
+    )
+    stages.run(
+        "predictions, quality",
+        lambda: stages.materialize(
+            [["predictions", "delays"], ["reports", "prediction_quality"]],
+            by.scored_days.get_first_partition_key() or "",
+            str(last),
+        ),
+    )
+    summary(stages, landing)
+
+
+if __name__ == "__main__":
+    main()

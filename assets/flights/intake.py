@@ -1,0 +1,137 @@
+"""From landed bytes to typed rows: what keeps to the schema goes on, each other line is kept aside with a reason.
+
+Every line after a file's header is accounted for: it is a row or it is rejected.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+import pyarrow
+from pandera.errors import SchemaErrorReason, SchemaErrors
+
+from assets.flights.parsing import Fault, ParsedFile, UnreadableFileError, abbreviated, parse
+from assets.flights.schemas import SCHEMAS, arrow_schema
+
+REJECTED = pyarrow.schema(
+    [
+        ("partition_day", pyarrow.date32()),
+        ("file", pyarrow.string()),
+        ("line", pyarrow.int64()),
+        ("column", pyarrow.string()),
+        ("reason", pyarrow.string()),
+        ("record", pyarrow.string()),
+    ]
+)
+
+_OF_ROWS = {SchemaErrorReason.DATAFRAME_CHECK, SchemaErrorReason.SERIES_CONTAINS_NULLS}
+
+
+@dataclass(frozen=True)
+class Count:
+    """What became of one file's lines."""
+
+    rows: int
+    rejected: int
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a batch of one table's files held.
+
+    rows: the declared columns, Arrow-backed, in the order of files and lines.
+    rejected: one row per line turned away: partition_day (null for a reference table), file, line (from 1, the
+        header), column (names joined by ", "; null when the whole line is at fault), reason (joined by "; "), record
+        (the line as it came; bytes that are no text as \\xNN).
+    counts: per partition read, a partition without rows too; unreadable ones are absent.
+    unreadable: the files that could not be taken at all.
+    """
+
+    rows: pd.DataFrame
+    rejected: pyarrow.Table
+    counts: dict[str | None, Count]
+    unreadable: list[UnreadableFileError]
+
+    @property
+    def arrow(self) -> pyarrow.Table:
+        """The rows with exactly the declared Arrow types."""
+        return pyarrow.table({name: pyarrow.array(self.rows[name]) for name in self.rows.columns})
+
+
+def read_landed(table: str, files: Iterable[tuple[str, str | None, bytes]]) -> Intake:
+    """Read landed files of one table as one batch.
+
+    Each file is its name, its partition (None for a table that lands as one file) and its bytes; an iterator is
+    drawn one file at a time. One file that cannot be read holds no other back: it is in `unreadable`.
+
+    Rows are validated together, since one pandera call costs more than a day's rows; keys hold the day, so the
+    verdicts are those of file by file. Of rows with the same key the first valid one stays.
+    """
+    read: list[ParsedFile] = []
+    unreadable: list[UnreadableFileError] = []
+    for name, partition, data in files:
+        try:
+            read.append(parse(table, name, partition, data))
+        except UnreadableFileError as error:
+            unreadable.append(error)
+    typed = pyarrow.concat_tables([arrow_schema(table).empty_table(), *(file.rows for file in read)])
+    frame = typed.combine_chunks().to_pandas(types_mapper=pd.ArrowDtype)
+    places = [(file, line) for file in read for line in file.lines]
+
+    for row, fault in _broken_rules(SCHEMAS[table], frame):
+        file, line = places[row]
+        file.blame(line, fault)
+    valid = np.fromiter((line not in file.faults for file, line in places), dtype=bool, count=len(places))
+    for row, first in _repeats(SCHEMAS[table], frame[valid]):
+        key, (file, line) = SCHEMAS[table].unique, places[row]
+        file.blame(line, Fault(tuple(key), f"{', '.join(key)}: line {places[first][1]} has the same"))
+        valid[row] = False
+
+    return Intake(
+        rows=frame if valid.all() else frame[valid].reset_index(drop=True),
+        rejected=pyarrow.Table.from_pylist([row for file in read for row in _rejections(file)], schema=REJECTED),
+        counts={f.partition: Count(len(f.texts) - len(f.faults), len(f.faults)) for f in read},
+        unreadable=unreadable,
+    )
+
+
+def _broken_rules(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> Iterator[tuple[int, Fault]]:
+    """The schema's rules that rows break, in words; rules of one column first. Keys are not looked at."""
+    try:
+        schema.validate(frame, lazy=True, inplace=True)
+    except SchemaErrors as errors:
+        broken = [e for e in errors.schema_errors if e.reason_code is not SchemaErrorReason.DUPLICATES]
+        if any(error.reason_code not in _OF_ROWS for error in broken):
+            raise
+        for error in sorted(broken, key=lambda error: error.schema is schema):
+            columns = error.check.name.split(", ") if error.schema is schema else [error.schema.name]
+            rule = "is missing" if error.reason_code is SchemaErrorReason.SERIES_CONTAINS_NULLS else error.check.error
+            rows = error.failure_cases["index"].unique()
+            for row, *values in frame.loc[rows, columns].astype(object).itertuples(name=None):
+                given = ", ".join("missing" if pd.isna(value) else abbreviated(str(value)) for value in values)
+                said = rule if given == "missing" else f"{given} {rule}"
+                yield row, Fault(tuple(columns), f"{', '.join(columns)}: {said}")
+
+
+def _repeats(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> Iterator[tuple[int, int]]:
+    """Rows whose key an earlier row has, with that row."""
+    repeated = frame.duplicated(schema.unique)
+    if repeated.any():
+        keys = frame[schema.unique].reset_index(names="row")
+        pairs = keys[repeated.to_numpy()].merge(keys[~repeated.to_numpy()], on=schema.unique, suffixes=("", "_first"))
+        yield from zip(pairs["row"], pairs["row_first"], strict=True)
+
+
+def _rejections(file: ParsedFile) -> Iterator[dict[str, object]]:
+    for line, faults in sorted(file.faults.items()):
+        columns = list(dict.fromkeys(column for fault in faults for column in fault.columns))
+        yield {
+            "partition_day": file.day,
+            "file": file.name,
+            "line": line,
+            "column": ", ".join(columns) or None,
+            "reason": "; ".join(fault.reason for fault in faults),
+            "record": file.record(line),
+        }

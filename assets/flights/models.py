@@ -1,0 +1,300 @@
+"""Candidate models per month and airport, the champion among them, and who serves when."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from assets.flights import partitions as by
+from assets.flights.features import CATEGORIES, FEATURES, NUMBERS
+from assets.flights.scoring import calibration_plot, data_version_of_scores, probability_scores
+from resources.registry import StoredModel
+from tilth.automation import on_changed_data, on_new_data
+
+# Every type beyond skops' own safe list that a stored model of this domain may hold. Reviewed when a candidate is
+# added, since loading a file constructs these: the trees' tables, and the check that scikit-learn's own preprocessing
+# of categories applies, as a partial function (of a function that must itself be on this list).
+TRUSTED_TYPES = [
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "functools.partial",
+    "sklearn.utils.validation.check_array",
+]
+
+# More lateness in the past, more rain and less sight never make a flight likelier to be on time. Without this the trees
+# learn single days by their weather and lose 0.01 of AUC on the next month.
+MONOTONIC = {
+    **{name: 1 for name in NUMBERS if "late_rate" in name},
+    "precipitation_inches": 1,
+    "visibility_miles": -1,
+}
+
+
+class LogisticParameters(dg.Config):
+    """What can be tried on `models/delay_logistic` from the launchpad."""
+
+    inverse_regularization: float = Field(0.01, gt=0, description="C of scikit-learn: smaller is smoother")
+    rare_category: int = Field(50, ge=1, description="categories seen less often are one")
+    max_iterations: int = Field(500, ge=1)
+    holdout_share: float = Field(0.2, gt=0, lt=1, description="last share of the window's days, for the metrics")
+
+
+class BoostedParameters(dg.Config):
+    """What can be tried on `models/delay_boosted` from the launchpad."""
+
+    learning_rate: float = Field(0.05, gt=0)
+    iterations: int = Field(150, ge=1)
+    leaves: int = Field(8, ge=2, description="leaves per tree")
+    min_rows_in_leaf: int = Field(200, ge=1)
+    l2: float = Field(10.0, ge=0)
+    features_per_split: float = Field(0.3, gt=0, le=1, description="share of the features tried at each split")
+    holdout_share: float = Field(0.2, gt=0, lt=1, description="last share of the window's days, for the metrics")
+
+
+def logistic(parameters: LogisticParameters) -> Pipeline:
+    """One-hot categories and standardized numbers (median where unknown, with a flag) into a logistic regression."""
+    columns = ColumnTransformer(
+        [
+            (
+                "categories",
+                OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=parameters.rare_category),
+                CATEGORIES,
+            ),
+            (
+                "numbers",
+                make_pipeline(
+                    SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+                    StandardScaler(),
+                ),
+                NUMBERS,
+            ),
+        ]
+    )
+    return make_pipeline(
+        columns,
+        LogisticRegression(C=parameters.inverse_regularization, max_iter=parameters.max_iterations),
+    )
+
+
+def boosted(parameters: BoostedParameters) -> Pipeline:
+    """Gradient-boosted trees on histograms; categories as such, numbers as they are, unknown as its own branch."""
+    columns = ColumnTransformer(
+        [
+            (
+                "categories",
+                OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=200),
+                CATEGORIES,
+            ),
+            ("numbers", "passthrough", NUMBERS),
+        ]
+    )
+    return make_pipeline(
+        columns,
+        HistGradientBoostingClassifier(
+            learning_rate=parameters.learning_rate,
+            max_iter=parameters.iterations,
+            max_leaf_nodes=parameters.leaves,
+            min_samples_leaf=parameters.min_rows_in_leaf,
+            l2_regularization=parameters.l2,
+            max_features=parameters.features_per_split,
+            categorical_features=list(range(len(CATEGORIES))),
+            monotonic_cst=[0] * len(CATEGORIES) + [MONOTONIC.get(name, 0) for name in NUMBERS],
+            early_stopping=False,
+            random_state=0,
+        ),
+    )
+
+
+def train(
+    window: pd.DataFrame, build: Callable[[], Pipeline], holdout_share: float, card: Mapping[str, Any]
+) -> tuple[StoredModel, pd.DataFrame]:
+    """Fit on the earlier days of the window, measure on the later ones, then fit again on all of them.
+
+    Returns:
+        The model fitted on the whole window, its card with the metrics of the held-out days; and those days' rows
+        with columns late and probability.
+
+    Raises:
+        ValueError: the earlier days hold one class only.
+    """
+    days = np.sort(window["flight_date"].unique())
+    held_out_from = days[-max(1, round(len(days) * holdout_share))]
+    earlier, later = (
+        window[window["flight_date"] < held_out_from],
+        window[window["flight_date"] >= held_out_from],
+    )
+    if earlier["late"].nunique() < 2:
+        raise ValueError(
+            f"{card['asset']} {card['partition']}: the {len(earlier)} rows before {held_out_from} hold one class "
+            "only. Land more days of the window, then run this partition again."
+        )
+    trial = build().fit(earlier[FEATURES], earlier["late"])
+    judged = pd.DataFrame({"late": later["late"], "probability": trial.predict_proba(later[FEATURES])[:, 1]})
+    final = build().fit(window[FEATURES], window["late"])
+    return StoredModel(
+        final,
+        {
+            **card,
+            "metrics": probability_scores(judged["late"], judged["probability"]),
+            "trained_rows": len(window),
+            "trained_from": str(days[0]),
+            "trained_through": str(days[-1]),
+            "held_out_from": str(held_out_from),
+        },
+    ), judged
+
+
+def train_partitions(
+    context: dg.AssetExecutionContext,
+    training_set: pd.DataFrame,
+    build: Callable[[], Pipeline],
+    parameters: LogisticParameters | BoostedParameters,
+) -> dict[str, StoredModel]:
+    """A model for every partition of the step, with its metrics and calibration plot as that partition's metadata."""
+    models, probabilities = {}, []
+    for partition in context.partition_keys:
+        month, origin = partition.split("|")
+        window = training_set[(training_set["month"] == month) & (training_set["origin"] == origin)]
+        card = {
+            "asset": context.asset_key.to_user_string(),
+            "partition": partition,
+            "parameters": parameters.model_dump(),
+            "features": FEATURES,
+        }
+        model, judged = train(window, build, parameters.holdout_share, card)
+        models[partition] = model
+        probabilities.append(model.estimator.predict_proba(window[FEATURES])[:, 1])
+        context.add_asset_metadata(
+            {
+                **model.card["metrics"],
+                "trained_rows": model.card["trained_rows"],
+                "window": f"{model.card['trained_from']} to {model.card['trained_through']}",
+                "held_out_from": model.card["held_out_from"],
+                "parameters": dg.MetadataValue.json(model.card["parameters"]),
+                "calibration": calibration_plot(judged["late"], judged["probability"], f"{partition} held-out days"),
+            },
+            partition_key=partition,
+        )
+    # skops files differ in bytes from run to run; what the models say does not.
+    context.set_data_version(context.asset_key, data_version_of_scores(probabilities))
+    return models
+
+
+CANDIDATE = {
+    "partitions_def": by.models,
+    "backfill_policy": by.one_step,
+    "ins": {"training_set": dg.AssetIn(["features", "training_set"], partition_mapping=by.month_of)},
+    "automation_condition": on_changed_data(),
+    "io_manager_key": "model_io",
+    "group_name": "models",
+    "owners": ["team:flights"],
+}
+
+
+@dg.asset(key=["models", "delay_logistic"], kinds={"scikitlearn"}, **CANDIDATE)
+def delay_logistic(
+    context: dg.AssetExecutionContext, config: LogisticParameters, training_set: pd.DataFrame
+) -> dict[str, StoredModel]:
+    """Logistic regression of arriving late, one per airport of origin, trained on a rolling window.
+
+    Metrics are of the window's last days, held out in time order; the stored model is then fitted on all of it.
+    """
+    return train_partitions(context, training_set, lambda: logistic(config), config)
+
+
+@dg.asset(key=["models", "delay_boosted"], kinds={"scikitlearn"}, **CANDIDATE)
+def delay_boosted(
+    context: dg.AssetExecutionContext, config: BoostedParameters, training_set: pd.DataFrame
+) -> dict[str, StoredModel]:
+    """Gradient-boosted trees for arriving late, one per airport of origin, trained on a rolling window.
+
+    Metrics are of the window's last days, held out in time order; the stored model is then fitted on all of it.
+    """
+    return train_partitions(context, training_set, lambda: boosted(config), config)
+
+
+@dg.asset(
+    key=["models", "delay_champion"],
+    partitions_def=by.models,
+    backfill_policy=by.one_step,
+    ins={
+        "logistic": dg.AssetIn(["models", "delay_logistic"]),
+        "boosted": dg.AssetIn(["models", "delay_boosted"]),
+    },
+    automation_condition=on_new_data(),
+    io_manager_key="model_io",
+    group_name="models",
+    owners=["team:flights"],
+    kinds={"scikitlearn"},
+)
+def delay_champion(
+    context: dg.AssetExecutionContext, logistic: dict[str, StoredModel], boosted: dict[str, StoredModel]
+) -> dict[str, StoredModel]:
+    """The candidate with the lower log loss on the held-out days of its window, per month and airport."""
+    champions = {}
+    for partition in context.partition_keys:
+        candidates = [found[partition] for found in (logistic, boosted) if partition in found]
+        if not candidates:
+            raise ValueError(f"models/delay_champion {partition}: no candidate is stored; train one first.")
+        champion = min(candidates, key=lambda model: model.card["metrics"]["log_loss"])
+        champions[partition] = champion
+        context.add_asset_metadata(
+            {
+                "candidate": champion.card["asset"],
+                **champion.card["metrics"],
+                "comparison": comparison_table(candidates),
+                "window": f"{champion.card['trained_from']} to {champion.card['trained_through']}",
+            },
+            partition_key=partition,
+        )
+    return champions
+
+
+def comparison_table(candidates: list[StoredModel]) -> dg.MetadataValue:
+    """The candidates' metrics side by side, as markdown."""
+    names = ["log_loss", "auc", "brier", "calibration_error"]
+    lines = ["| candidate | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for model in candidates:
+        metrics = model.card["metrics"]
+        lines.append(f"| {model.card['asset']} | " + " | ".join(f"{metrics[n]:.4f}" for n in names) + " |")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+@dg.asset(
+    key=["models", "in_service"],
+    partitions_def=by.service,
+    backfill_policy=by.one_step,
+    ins={"champions": dg.AssetIn(["models", "delay_champion"], partition_mapping=by.earlier_champions)},
+    automation_condition=on_changed_data(optional=dg.AssetSelection.assets(["models", "delay_champion"])),
+    io_manager_key="model_io",
+    group_name="models",
+    owners=["team:flights"],
+    kinds={"scikitlearn"},
+)
+def in_service(context: dg.AssetExecutionContext, champions: dict[str, StoredModel]) -> dict[str, StoredModel]:
+    """The model that scores a month's departures: the champion of the last complete month before it, up to three
+    months back. Never one that has seen the month.
+    """
+    serving = {}
+    for partition in context.partition_keys:
+        month, origin = partition.split("|")
+        earlier = [key for key in champions if key.endswith(f"|{origin}") and key.split("|")[0] < month]
+        if not earlier:
+            raise ValueError(
+                f"models/in_service {partition}: models/delay_champion holds no model for {origin} in the three months "
+                f"before {month}; materialize one of them first."
+            )
+        serving[partition] = champions[max(earlier)]
+        context.add_asset_metadata(
+            {"champion": max(earlier), "candidate": serving[partition].card["asset"]}, partition_key=partition
+        )
+    return serving

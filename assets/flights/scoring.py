@@ -1,0 +1,67 @@
+"""How good probabilities of arriving late are: scores and the calibration plot."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Sequence
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
+CALIBRATION_BINS = 10
+
+
+def calibration_table(late: pd.Series, probability: pd.Series) -> pd.DataFrame:
+    """Ten bins of equal count by predicted probability: predicted (mean), observed (late share), rows."""
+    bins = pd.qcut(probability.rank(method="first"), min(CALIBRATION_BINS, len(probability)), labels=False)
+    rows = pd.DataFrame({"bin": bins, "predicted": probability, "observed": late.astype(float)})
+    return rows.groupby("bin").agg(
+        predicted=("predicted", "mean"), observed=("observed", "mean"), rows=("predicted", "size")
+    )
+
+
+def probability_scores(late: pd.Series, probability: pd.Series) -> dict[str, float | int]:
+    """Scores of predicted probabilities against what happened.
+
+    Returns:
+        rows; late_share; auc (NaN where only one class occurred); log_loss in nats; brier; calibration_error, the mean
+        over ten equal-count bins of |predicted - observed|, weighted by rows (expected calibration error, Naeini et
+        al. 2015, with equal-count bins).
+    """
+    table = calibration_table(late, probability)
+    gap = (table["predicted"] - table["observed"]).abs()
+    return {
+        "rows": len(late),
+        "late_share": float(late.mean()),
+        "auc": float(roc_auc_score(late, probability)) if late.nunique() == 2 else float("nan"),
+        "log_loss": float(log_loss(late, probability, labels=[False, True])),
+        "brier": float(brier_score_loss(late, probability)),
+        "calibration_error": float(np.average(gap, weights=table["rows"])),
+    }
+
+
+def calibration_plot(late: pd.Series, probability: pd.Series, title: str) -> dg.MetadataValue:
+    """Predicted against observed share of late arrivals, as a picture in markdown."""
+    table = calibration_table(late, probability)
+    figure = Figure(figsize=(3.6, 3.2), dpi=80, layout="constrained")
+    axes = figure.add_subplot()
+    limit = float(np.ceil(max(table["predicted"].max(), table["observed"].max()) * 10 + 0.5) / 10)
+    axes.plot([0, limit], [0, limit], color="0.7", linewidth=1)
+    axes.plot(table["predicted"], table["observed"], marker="o", markersize=4, color="#3b5bdb")
+    axes.set(xlim=(0, limit), ylim=(0, limit), xlabel="predicted", ylabel="observed late share")
+    axes.set_title(title, fontsize=9)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
+
+
+def data_version_of_scores(probabilities: Sequence[np.ndarray]) -> dg.DataVersion:
+    """A hash of what models predict, to nine digits: equal for models that say the same."""
+    digest = hashlib.sha256()
+    for values in probabilities:
+        digest.update(np.round(values, 9).tobytes())
+    return dg.DataVersion(digest.hexdigest()[:16])

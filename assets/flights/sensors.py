@@ -1,0 +1,155 @@
+"""What sets the graph off: files that land, inputs that change, and the week."""
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+
+import dagster as dg
+
+from assets.flights import partitions as by
+from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
+from resources.landing import LandedFile, LandingZone
+
+# A file counts as landed a second after its rename, so that every listing sees a whole interval of time: what is
+# renamed in during or after a listing belongs to the next one.
+SETTLE_NANOSECONDS = 1_000_000_000
+
+
+def contiguous_ranges(days: Iterable[date]) -> list[tuple[date, date]]:
+    """The fewest ranges of consecutive days that cover exactly `days`, in order."""
+    ranges: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if ranges and ranges[-1][1] + timedelta(days=1) == day:
+            ranges[-1] = (ranges[-1][0], day)
+        else:
+            ranges.append((day, day))
+    return ranges
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """The run tags by which Dagster runs a range of partitions in one run."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def requests_for(files: Sequence[LandedFile]) -> list[dg.RunRequest]:
+    """Runs that read exactly these files: one per range of days and set of daily tables, one for reference tables.
+
+    The run key is made of the files and their arrivals, so that the same arrival is never requested twice.
+    """
+    days_of: Mapping[str, set[date]] = defaultdict(set)
+    for file in files:
+        if file.table in DAILY_TABLES and file.partition:
+            days_of[file.table].add(date.fromisoformat(file.partition))
+    tables_of_range: Mapping[tuple[date, date], list[str]] = defaultdict(list)
+    for table in sorted(days_of):
+        for days in contiguous_ranges(days_of[table]):
+            tables_of_range[days].append(table)
+
+    requests = []
+    for (first, last), tables in sorted(tables_of_range.items()):
+        read = [f for f in files if f.table in tables and f.partition and str(first) <= f.partition <= str(last)]
+        requests.append(
+            dg.RunRequest(
+                run_key=arrival_key(read),
+                asset_selection=[raw_key(table) for table in tables],
+                partition_key=str(first) if first == last else None,
+                tags={} if first == last else range_tags(str(first), str(last)),
+            )
+        )
+    reference = [f for f in files if f.table in REFERENCE_TABLES]
+    if reference:
+        tables = sorted({f.table for f in reference})
+        requests.append(
+            dg.RunRequest(run_key=arrival_key(reference), asset_selection=[raw_key(table) for table in tables])
+        )
+    return requests
+
+
+def arrival_key(files: Sequence[LandedFile]) -> str:
+    """A short name for a set of arrivals; a file that is sent again is another arrival."""
+    names = sorted(f"{f.table}/{f.name}@{f.arrived_ns}" for f in files)
+    return f"{names[0]} and {len(names) - 1} more, {hashlib.sha256(' '.join(names).encode()).hexdigest()[:16]}"
+
+
+def not_yet_read(instance: dg.DagsterInstance, files: Sequence[LandedFile]) -> list[LandedFile]:
+    """Those whose arrival is not the one that the table's latest materialization read.
+
+    So a file that somebody loaded by hand is not loaded again, nor are all of them when the sensor starts anew.
+    """
+    unread = []
+    for table in sorted({f.table for f in files}):
+        of_table = [f for f in files if f.table == table]
+        known: dict[str | None, str] = {}
+        partitions = sorted({f.partition for f in of_table if f.partition})
+        records = instance.fetch_materializations(
+            dg.AssetRecordsFilter(raw_key(table), asset_partitions=partitions or None), limit=10 * len(of_table)
+        ).records
+        for record in records:  # newest first
+            if event := record.asset_materialization:
+                arrival = event.metadata.get("arrived_ns")
+                known.setdefault(event.partition, str(arrival.value) if arrival else "")
+        unread += [f for f in of_table if known.get(f.partition) != str(f.arrived_ns)]
+    return unread
+
+
+@dg.sensor(
+    target=dg.AssetSelection.groups("raw"),
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Finds files that landed or were sent again, and asks for exactly those days.",
+)
+def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult | dg.SkipReason:
+    """The cursor is one integer: the time, in nanoseconds, up to which arrivals have been looked at."""
+    until = time.time_ns() - SETTLE_NANOSECONDS
+    arrived = landing.arrived(after_ns=int(context.cursor or 0), until_ns=until)
+    known_days = set(by.days.get_partition_keys())
+    files = []
+    for file in arrived:
+        if file.table in REFERENCE_TABLES or (file.table in DAILY_TABLES and file.partition in known_days):
+            files.append(file)
+        else:
+            context.log.warning(
+                f"{file.table}/{file.name} belongs to no table or day of the flights domain "
+                f"({by.FIRST_DAY} to before {by.END_DAY}); it is left where it is."
+            )
+    requests = requests_for(not_yet_read(context.instance, files))
+    context.update_cursor(str(until))
+    if not requests:
+        return dg.SensorResult(cursor=str(until), skip_reason=dg.SkipReason("Nothing new in the landing zone."))
+    return dg.SensorResult(run_requests=requests, cursor=str(until))
+
+
+def automation_sensor(name: str, groups: Sequence[str], description: str) -> dg.AutomationConditionSensorDefinition:
+    """A running automation sensor of its own for some groups; Dagster's default one starts stopped."""
+    return dg.AutomationConditionSensorDefinition(
+        name,
+        target=dg.AssetSelection.groups(*groups),
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=description,
+    )
+
+
+automation_sensors = [
+    automation_sensor(
+        "etl", ["staging", "marts", "features"], "Landed days through dbt into features and training sets."
+    ),
+    automation_sensor("training", ["models"], "Training sets into candidates, champions and what serves."),
+    automation_sensor("scoring", ["predictions", "reports"], "Features and models into predictions and their quality."),
+]
+
+reference_tables = dg.define_asset_job(
+    "reference_tables",
+    selection=dg.AssetSelection.assets(*[raw_key(table) for table in REFERENCE_TABLES]),
+    description="Read the reference tables' files again.",
+)
+
+weekly_reference_tables = dg.ScheduleDefinition(
+    name="weekly_reference_tables",
+    job=reference_tables,
+    cron_schedule="0 5 * * 1",
+    execution_timezone="America/New_York",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

@@ -1,0 +1,52 @@
+"""Where this deployment keeps its state: one typed object, read from `TILTH_*` variables.
+
+Every value has an embedded default, so that a laptop needs no configuration; a cluster sets the same variables.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _project_root() -> Path:
+    """The nearest folder at or above the working directory that holds workspace.yaml; else the working directory.
+
+    So a notebook in a subfolder finds the same state as a command in the root.
+    """
+    here = Path.cwd()
+    return next((d for d in (here, *here.parents) if (d / "workspace.yaml").is_file()), here)
+
+
+class Deployment(BaseSettings):
+    """The settings of one deployment.
+
+    `TILTH_HOME` holds all local state; the four stores below lie in it unless their own variable says otherwise.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TILTH_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=lambda: _project_root() / ".tilth")
+    branch: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    landing_uri: str = ""
+    warehouse_uri: SecretStr = SecretStr("")
+    lake_uri: str = ""
+    models_uri: str = ""
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        home = self.home.expanduser().absolute()
+        defaults = {
+            "home": home,
+            "landing_uri": self.landing_uri or str(home / "landing"),
+            # A secret, because a PostgreSQL URI may carry a password.
+            "warehouse_uri": self.warehouse_uri
+            if self.warehouse_uri.get_secret_value()
+            else SecretStr(f"duckdb:///{home / 'warehouse.duckdb'}"),
+            "lake_uri": self.lake_uri or str(home / "lake"),
+            "models_uri": self.models_uri or str(home / "models"),
+        }
+        for name, value in defaults.items():
+            object.__setattr__(self, name, value)
+        return self

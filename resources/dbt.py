@@ -1,0 +1,42 @@
+"""dbt on the deployment's warehouse: which target, and the connection by environment."""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from dagster_dbt import DbtCliResource, DbtProject
+
+from resources.warehouse import Warehouse
+
+
+def connection_environment(warehouse: Warehouse) -> dict[str, str]:
+    """The variables that a dbt profile reads to reach this warehouse."""
+    uri = warehouse.uri.get_secret_value()
+    if warehouse.engine == "duckdb":
+        return {"TILTH_DBT_TARGET": "duckdb", "TILTH_DUCKDB_PATH": uri.removeprefix("duckdb://")}
+    parts = urlsplit(uri)
+    return {
+        "TILTH_DBT_TARGET": "postgres",
+        "PGHOST": parts.hostname or "127.0.0.1",
+        "PGPORT": str(parts.port or 5432),
+        "PGUSER": unquote(parts.username or ""),
+        "PGPASSWORD": unquote(parts.password or ""),
+        "PGDATABASE": parts.path.lstrip("/"),
+    }
+
+
+def dbt_project(folder: Path) -> DbtProject:
+    """The dbt project in `folder`; its manifest is prepared by `make` and in images, and by `dagster dev` itself."""
+    project = DbtProject(project_dir=folder, profiles_dir=folder)
+    project.prepare_if_dev()
+    return project
+
+
+def dbt_resource(project: DbtProject, warehouse: Warehouse) -> DbtCliResource:
+    """dbt's command line, connected to `warehouse`.
+
+    The connection goes through this process' environment because DbtCliResource hands dbt no other; a password is
+    thereby neither in a file nor in the resource's config.
+    """
+    os.environ.update(connection_environment(warehouse))
+    return DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir))

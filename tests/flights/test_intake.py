@@ -1,0 +1,348 @@
+"""The intake: good rows go on typed, each bad line is kept aside with its reason, and nothing is lost."""
+
+import gzip
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+from functools import cache
+from io import BytesIO
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assets.flights import replay
+from assets.flights.intake import REJECTED, Count, Intake, UnreadableFileError, read_landed
+from assets.flights.schemas import SCHEMAS, arrow_schema
+from resources.landing import LandingZone
+
+DAY = "2013-02-12"
+
+
+@cache
+def lines_of(table: str) -> tuple[str, ...]:
+    """Header and the first 30 lines of the table's file, of `DAY` where it lands by day."""
+    header, *lines = replay.record(table).decode().splitlines()
+    year, month, day = (header.split(",").index(c) if c in header.split(",") else -1 for c in ("year", "month", "day"))
+    if day >= 0:
+        lines = [s for s in lines if [s.split(",")[i] for i in (year, month, day)] == ["2013", "2", "12"]]
+    clean = [line for line in lines if "1048.36058" not in line]
+    return header, *clean[:30]
+
+
+def packed(lines: list[str] | tuple[str, ...]) -> bytes:
+    return gzip.compress("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"), 1)
+
+
+def take(table: str, data: bytes) -> Intake:
+    """The intake of one file; what makes it unreadable is raised."""
+    daily = table in ("flights", "weather")
+    name = f"{DAY}.csv.gz" if daily else f"{table}.csv"
+    intake = read_landed(table, [(name, DAY if daily else None, data if daily else gzip.decompress(data))])
+    for error in intake.unreadable:
+        raise error
+    return intake
+
+
+def with_values(**values: str) -> Callable[[str, str], str]:
+    def change(header: str, line: str) -> str:
+        fields = dict(zip(header.split(","), line.split(","), strict=True))
+        return ",".join((fields | values).values())
+
+    return change
+
+
+def raw(text: str) -> Callable[[str, str], str]:
+    return lambda header, line: text
+
+
+MALFORMED = [
+    ("flights", with_values(sched_dep_time="abc"), "sched_dep_time", "abc is not a whole number"),
+    ("flights", with_values(flight="15.5"), "flight", "15.5 is not a whole number"),
+    ("flights", with_values(flight="9" * 40), "flight", "is not a whole number"),
+    ("flights", with_values(flight="0"), "flight", "0 is not in 1..9999"),
+    ("flights", with_values(sched_dep_time="1275"), "sched_dep_time", "1275 is not a time of day as HHMM"),
+    ("flights", with_values(dep_time="2460"), "dep_time", "2460 is not a time of day as HHMM"),
+    ("flights", with_values(sched_dep_time="NA"), "sched_dep_time", "is missing"),
+    ("flights", with_values(dest=""), "dest", "is missing"),
+    ("flights", with_values(origin="BOS"), "origin", "BOS is not one of EWR, JFK, LGA"),
+    ("flights", with_values(carrier="united"), "carrier", "united is not a carrier code"),
+    ("flights", with_values(tailnum="N-1"), "tailnum", "N-1 is not a tail number"),
+    ("flights", with_values(distance="-5"), "distance", "-5 is not in 1..12000"),
+    ("flights", with_values(arr_delay="99999"), "arr_delay", "99999 is not in -240..4320"),
+    ("flights", with_values(air_time="0"), "air_time", "0 is not in 1..1440"),
+    ("flights", with_values(minute="7"), "sched_dep_time, hour, minute", "do not agree: hour and minute make"),
+    ("flights", with_values(dep_delay="NA"), "dep_time, dep_delay", "missing do not agree: a departure has both"),
+    ("flights", with_values(dep_time="NA", dep_delay="NA"), "dep_time, arr_time, arr_delay", "never departed"),
+    ("flights", with_values(time_hour="12.02.2013 10:00"), "time_hour", "is not an instant like"),
+    ("flights", with_values(time_hour="2013-02-30T10:00:00Z"), "time_hour", "2013-02-30T10:00:00Z is not an instant"),
+    ("flights", with_values(time_hour="2013-02-12T10:30:00Z"), "time_hour", "is not a full hour"),
+    ("flights", with_values(time_hour="2014-02-12T10:00:00Z"), "time_hour, hour", "not the same hour of that day"),
+    ("flights", with_values(day="31"), "year, month, day", "2013-2-31 is not a date"),
+    ("flights", with_values(month="13"), "year, month, day", "2013-13-12 is not a date"),
+    ("flights", with_values(year="NA"), "year", "is missing"),
+    ("flights", raw("2013,2,12,517"), None, "has 4 fields where the header has 19"),
+    ("flights", lambda header, line: f"{line},more", None, "has 20 fields where the header has 19"),
+    ("flights", raw(""), None, "is blank"),
+    ("flights", raw("   "), None, "is blank"),
+    ("flights", with_values(dest="L\udcffX"), None, "is not UTF-8"),
+    ("flights", with_values(dest="I\x00H"), None, "holds a control character"),
+    ("flights", lambda header, line: line.replace("EWR", '"EWR').replace("LGA", '"LGA'), None, "is not CSV"),
+    ("flights", raw(",".join(["x"] * 19)), "year, month, day, dep_time", "year: x is not a whole number"),
+    ("weather", with_values(temp="warm"), "temp", "warm is not a number"),
+    ("weather", with_values(temp="nan"), "temp", "nan is not a number"),
+    ("weather", with_values(humid="100.5"), "humid", "100.5 is not in 0..100"),
+    ("weather", with_values(wind_dir="361"), "wind_dir", "361.0 is not in 0..360"),
+    (
+        "weather",
+        with_values(wind_speed="1048.36058", humid="-1"),
+        "humid, wind_speed",
+        "; wind_speed: 1048.36058 is not",
+    ),
+    ("weather", with_values(precip="-0.1"), "precip", "-0.1 is not in 0..15"),
+    ("weather", with_values(hour="24"), "hour", "24 is not in 0..23"),
+    ("planes", with_values(year="19"), "year", "19 is not in 1900..2100"),
+    ("planes", with_values(seats="many"), "seats", "many is not a whole number"),
+    ("airlines", with_values(name="x" * 201), "name", "… is not 1 to 200 characters long"),
+    ("airports", with_values(lat="91"), "lat", "91.0 is not in -90..90"),
+    ("airports", with_values(lon="-180.5"), "lon", "-180.5 is not in -180..180"),
+    ("airports", with_values(dst="B"), "dst", "B is not one of A, U, N"),
+]
+
+
+@pytest.mark.parametrize(("table", "change", "column", "words"), MALFORMED)
+def test_a_malformed_line_is_rejected_with_its_column_and_reason_and_its_neighbours_stay(
+    table: str, change: Callable[[str, str], str], column: str | None, words: str
+) -> None:
+    header, *lines = lines_of(table)
+    expected = take(table, packed([header, *lines[:5], *lines[6:]])).arrow
+    bad = change(header, lines[5])
+
+    intake = take(table, packed([header, *lines[:5], bad, *lines[6:]]))
+
+    (rejected,) = intake.rejected.to_pylist()
+    assert rejected["line"] == 7
+    assert rejected["file"].startswith(DAY if table in ("flights", "weather") else table)
+    assert rejected["partition_day"] == (date.fromisoformat(DAY) if table in ("flights", "weather") else None)
+    assert (rejected["column"] or "").startswith(column or "")
+    assert (rejected["column"] is None) == (column is None)
+    assert words in rejected["reason"]
+    assert rejected["record"] == bad.replace("\udcff", "\\xff").replace("\x00", "\\x00")
+    assert intake.arrow.equals(expected)
+
+
+def test_the_later_row_of_a_key_is_rejected_and_names_the_first() -> None:
+    header, *lines = lines_of("flights")
+
+    intake = take("flights", packed([header, *lines, lines[3]]))
+
+    (rejected,) = intake.rejected.to_pylist()
+    assert rejected["line"] == len(lines) + 2
+    assert rejected["reason"] == "flight_date, carrier, flight, origin, sched_dep_time: line 5 has the same"
+    assert len(intake.rows) == len(lines)
+
+
+def test_a_good_row_stays_when_the_earlier_row_of_its_key_is_bad() -> None:
+    header, *lines = lines_of("weather")
+    bad = with_values(wind_speed="1048.36058")(header, lines[0])
+
+    intake = take("weather", packed([header, bad, *lines]))
+
+    assert intake.rejected["line"].to_pylist() == [2]
+    assert len(intake.rows) == len(lines)
+
+
+def without_column(header: str, lines: list[str]) -> bytes:
+    return packed([line.split(",", 1)[1] for line in [header, *lines]])
+
+
+UNREADABLE = [
+    (lambda header, lines: b"", "the file is empty"),
+    (lambda header, lines: gzip.compress(b""), "the file is empty"),
+    (lambda header, lines: b"year,month", "its gzip is damaged or cut short"),
+    (lambda header, lines: packed([header, *lines])[:-20], "its gzip is damaged or cut short"),
+    (lambda header, lines: packed([header, *lines])[:40] + b"\x00" * 60, "its gzip is damaged or cut short"),
+    (lambda header, lines: packed(lines), "it has no header: line 1 should name year, month"),
+    (lambda header, lines: packed(["", header, *lines]), "it has no header"),
+    (without_column, "its header lacks year"),
+    (lambda header, lines: packed([f"{header},year", *(f"{line},2013" for line in lines)]), "has year more than once"),
+    (lambda header, lines: packed([f"{header},gate", *(f"{line},B4" for line in lines)]), "has gate, which the schema"),
+    (
+        lambda header, lines: packed([header, *lines[:3], with_values(day="13")(header, lines[3]), *lines[4:]]),
+        "line 5 is of 2013-02-13, and the file is for 2013-02-12",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "cause"), UNREADABLE)
+def test_a_file_that_cannot_be_taken_names_itself_the_cause_and_the_next_step(
+    make: Callable[[str, list[str]], bytes], cause: str
+) -> None:
+    header, *lines = lines_of("flights")
+    with pytest.raises(UnreadableFileError) as raised:
+        take("flights", make(header, lines))
+    assert cause in raised.value.cause
+    assert str(raised.value).startswith(f"{DAY}.csv.gz: ")
+    assert str(raised.value).endswith("Have the feed re-send it; the table keeps what it had.")
+
+
+@pytest.mark.parametrize("partition", [None, "yesterday", "20130212", "2013-02-30"])
+def test_a_daily_file_whose_name_says_no_day_cannot_be_taken(partition: str | None) -> None:
+    intake = read_landed("flights", [("odd.csv.gz", partition, packed(lines_of("flights")))])
+    assert "this name says no day" in str(intake.unreadable[0])
+    assert len(intake.rows) == intake.rejected.num_rows == 0
+
+
+def test_an_unreadable_file_holds_no_other_back() -> None:
+    good = packed(lines_of("weather"))
+    intake = read_landed("weather", [(f"{DAY}.csv.gz", DAY, good), ("2013-02-13.csv.gz", "2013-02-13", good[:50])])
+
+    assert intake.counts == {DAY: Count(rows=30, rejected=0)}
+    assert [error.file for error in intake.unreadable] == ["2013-02-13.csv.gz"]
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_a_header_alone_is_a_file_without_rows(table: str) -> None:
+    intake = take(table, packed(lines_of(table)[:1]))
+
+    assert list(intake.counts.values()) == [Count(rows=0, rejected=0)]
+    assert intake.arrow.schema == arrow_schema(table)
+    assert intake.rejected.schema == REJECTED
+
+
+def test_column_order_quotes_line_ends_and_a_byte_order_mark_make_no_difference() -> None:
+    header, *lines = lines_of("airlines")
+    turned = [",".join(reversed(line.split(","))) for line in lines]
+    quoted = "\ufeffname,carrier\r\n" + "\r\n".join('"' + line.replace(",", '","') + '"' for line in turned)
+
+    assert take("airlines", gzip.compress(quoted.encode())).arrow.equals(
+        take("airlines", packed([header, *lines])).arrow
+    )
+
+
+MUTATIONS = ["drop a field", "garbage", "garbage field", "duplicate", "blank", "cut", "swap"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_nothing_is_lost_whatever_happens_to_the_lines(data: st.DataObject) -> None:
+    header, *lines = lines_of(data.draw(st.sampled_from(["flights", "weather"])))
+    table = "flights" if "tailnum" in header else "weather"
+    untouched = Counter(lines)
+    mutated: list[str] = list(lines)
+    for _ in range(data.draw(st.integers(1, 6))):
+        place = data.draw(st.integers(0, len(lines) - 1))
+        line, fields = lines[place], lines[place].split(",")
+        field = data.draw(st.integers(0, len(fields) - 1))
+        # No line ends: a garbled line is still one line. "\r" at the end is part of the line end.
+        garbage = data.draw(st.text(st.characters(exclude_characters="\n\r", codec="utf-8"), max_size=12))
+        match data.draw(st.sampled_from(MUTATIONS)):
+            case "drop a field":
+                changed = [",".join(fields[:field] + fields[field + 1 :])]
+            case "garbage":
+                changed = [garbage]
+            case "garbage field":
+                changed = [",".join([*fields[:field], garbage, *fields[field + 1 :]])]
+            case "duplicate":
+                changed = [line, line]
+            case "blank":
+                changed = [line, ""]
+            case "cut":
+                changed = [line[: data.draw(st.integers(0, len(line)))]]
+            case _:
+                changed = [",".join([*fields[field:], *fields[:field]])]
+        if mutated[place] == line:
+            mutated[place] = "\n".join(changed)
+            if line not in changed:
+                untouched[line] -= 1
+    text = "\n".join([header, *mutated]) + "\n"
+
+    try:
+        intake = take(table, gzip.compress(text.encode(), 1))
+    except UnreadableFileError as error:
+        assert "and the file is for" in error.cause  # noqa: PT017
+        return
+
+    data_lines = text.count("\n") - 1
+    assert len(intake.rows) + intake.rejected.num_rows == data_lines
+    assert intake.counts == {DAY: Count(len(intake.rows), intake.rejected.num_rows)}
+    assert len(set(intake.rejected["line"].to_pylist())) == intake.rejected.num_rows
+    kept = {tuple(row) for row in intake.arrow.select(SCHEMAS[table].unique).to_pylist() for row in [row.values()]}
+    clean = take(table, packed([header, *(line for line in untouched.elements())]))
+    assert {tuple(row.values()) for row in clean.arrow.select(SCHEMAS[table].unique).to_pylist()} <= kept
+
+
+@pytest.fixture(scope="module")
+def february(tmp_path_factory: pytest.TempPathFactory) -> LandingZone:
+    landing = LandingZone(uri=str(tmp_path_factory.mktemp("landing")))
+    replay.land_days(landing, date(2013, 2, 1), date(2013, 2, 28))
+    replay.land_reference(landing)
+    return landing
+
+
+def take_landed(landing: LandingZone, table: str) -> Intake:
+    files = [file for file in landing.arrived(0, 2**63) if file.table == table]
+    return read_landed(table, [(file.name, file.partition, landing.read(table, file.name)) for file in files])
+
+
+def of_record(table: str) -> pd.DataFrame:
+    return pd.read_csv(BytesIO(replay.record(table)), na_values=["NA"], keep_default_na=False)
+
+
+@pytest.mark.parametrize("table", ["flights", "weather"])
+def test_a_month_of_the_record_comes_back_exactly(february: LandingZone, table: str) -> None:
+    intake = take_landed(february, table)
+    expected = of_record(table).query("month == 2")
+    if table == "weather":
+        expected = expected.query("not wind_speed > 250")
+    expected = expected.assign(time_hour=pd.to_datetime(expected["time_hour"]).dt.as_unit("us"))
+    day_column, *columns = intake.rows.columns if table == "flights" else ["observation_date", *expected.columns]
+    key = SCHEMAS[table].unique[1:] if table == "flights" else SCHEMAS[table].unique
+    order = ["month", "day", *key]
+
+    found = intake.arrow.to_pandas().sort_values(order, ignore_index=True)
+    expected = expected.sort_values(order, ignore_index=True)
+    pd.testing.assert_frame_equal(found[columns], expected[columns], check_dtype=False)
+    assert (pd.to_datetime(found[day_column]) == pd.to_datetime(expected[["year", "month", "day"]])).all()
+    assert intake.arrow.schema == arrow_schema(table)
+    assert not intake.unreadable
+
+
+@pytest.mark.parametrize("table", ["planes", "airlines", "airports"])
+def test_a_reference_table_comes_back_exactly(february: LandingZone, table: str) -> None:
+    intake = take_landed(february, table)
+
+    pd.testing.assert_frame_equal(intake.arrow.to_pandas(), of_record(table), check_dtype=False)
+    assert intake.counts == {None: Count(len(intake.rows), 0)}
+
+
+def test_the_one_wrong_observation_of_the_record_is_rejected_by_its_line(february: LandingZone) -> None:
+    intake = take_landed(february, "weather")
+
+    assert intake.rejected.to_pylist() == [
+        {
+            "partition_day": date(2013, 2, 12),
+            "file": "2013-02-12.csv.gz",
+            "line": 5,
+            "column": "wind_speed",
+            "reason": "wind_speed: 1048.36058 is not in 0..250",
+            "record": "EWR,2013,2,12,3,39.02,26.96,61.63,260,1048.36058,NA,0,1008.3,10,2013-02-12T08:00:00Z",
+        }
+    ]
+    assert intake.counts["2013-02-12"] == Count(rows=71, rejected=1)
+    assert sum(count.rows for count in intake.counts.values()) == len(intake.rows)
+
+
+def test_a_batch_is_judged_as_its_files_one_by_one(february: LandingZone) -> None:
+    files = [file for file in february.arrived(0, 2**63) if file.table == "weather"][:20]
+    batch = [(file.name, file.partition, february.read("weather", file.name)) for file in files]
+
+    together, apart = read_landed("weather", batch), [read_landed("weather", [file]) for file in batch]
+    assert together.arrow.equals(pa.concat_tables([intake.arrow for intake in apart]).combine_chunks())
+    assert together.rejected.equals(pa.concat_tables([intake.rejected for intake in apart]).combine_chunks())
+
+
+def test_an_empty_batch_is_an_empty_table() -> None:
+    assert read_landed("flights", []).arrow.equals(arrow_schema("flights").empty_table())
