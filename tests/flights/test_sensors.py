@@ -1,0 +1,127 @@
+"""The landing sensor asks for exactly the days that landed, once per arrival, and keeps one integer as its place."""
+
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assets.flights import replay
+from assets.flights.raw import raw_key
+from assets.flights.sensors import contiguous_ranges, landed_files
+from resources.landing import LandingZone
+
+START = "dagster/asset_partition_range_start"
+END = "dagster/asset_partition_range_end"
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> LandingZone:
+    return LandingZone(uri=str(tmp_path / "landing"))
+
+
+def tick(landing: LandingZone, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+    time.sleep(1.1)  # a file counts as landed a second after its rename
+    context = dg.build_sensor_context(instance, cursor=cursor)
+    result = landed_files(context, landing=landing)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def asked(result: dg.SensorResult) -> list[tuple[list[str], str, str]]:
+    """Each request as its tables, first and last day."""
+    return [
+        (
+            [key.path[-1] for key in request.asset_selection or []],
+            request.partition_key or request.tags.get(START, ""),
+            request.partition_key or request.tags.get(END, ""),
+        )
+        for request in result.run_requests or []
+    ]
+
+
+@given(st.sets(st.integers(0, 400)))
+def test_ranges_cover_exactly_the_days_and_never_touch(offsets: set[int]) -> None:
+    days = {date(2013, 1, 1) + timedelta(days=n) for n in offsets}
+    ranges = contiguous_ranges(days)
+    covered = [first + timedelta(days=n) for first, last in ranges for n in range((last - first).days + 1)]
+    assert covered == sorted(days)
+    assert all(later[0] - earlier[1] > timedelta(days=1) for earlier, later in zip(ranges, ranges[1:], strict=False))
+
+
+def test_ninety_landed_days_are_one_run_and_not_asked_for_twice(landing: LandingZone) -> None:
+    replay.land_days(landing, date(2013, 1, 1), date(2013, 3, 31))
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = tick(landing, instance)
+        assert asked(first) == [(["flights", "weather"], "2013-01-01", "2013-03-31")]
+        assert first.cursor
+        assert len(first.cursor) < 25
+        assert asked(tick(landing, instance, first.cursor)) == []
+
+
+def test_a_gap_splits_the_days_into_ranges(landing: LandingZone) -> None:
+    replay.land_days(landing, date(2013, 1, 1), date(2013, 1, 3))
+    replay.land_days(landing, date(2013, 1, 7), date(2013, 1, 7))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert asked(tick(landing, instance)) == [
+            (["flights", "weather"], "2013-01-01", "2013-01-03"),
+            (["flights", "weather"], "2013-01-07", "2013-01-07"),
+        ]
+
+
+def test_a_file_that_is_sent_again_is_asked_for_again_and_nothing_else(landing: LandingZone) -> None:
+    replay.land_days(landing, date(2013, 1, 1), date(2013, 1, 5))
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = tick(landing, instance)
+        landing.put("flights", "2013-01-02.csv.gz", landing.read("flights", "2013-01-02.csv.gz"))
+        second = tick(landing, instance, first.cursor)
+        assert asked(second) == [(["flights"], "2013-01-02", "2013-01-02")]
+        keys = [request.run_key for result in (first, second) for request in result.run_requests or []]
+        assert len(set(keys)) == len(keys)
+
+
+def test_the_same_arrivals_have_the_same_run_key(landing: LandingZone) -> None:
+    replay.land_days(landing, date(2013, 1, 1), date(2013, 1, 2))
+    with dg.DagsterInstance.ephemeral() as instance:
+        one, two = tick(landing, instance), tick(landing, instance)
+    assert [r.run_key for r in one.run_requests or []] == [r.run_key for r in two.run_requests or []]
+
+
+def test_a_late_day_before_all_others_is_asked_for(landing: LandingZone) -> None:
+    replay.land_days(landing, date(2013, 2, 1), date(2013, 2, 3))
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = tick(landing, instance)
+        replay.land_days(landing, date(2013, 1, 9), date(2013, 1, 9))
+        assert asked(tick(landing, instance, first.cursor)) == [(["flights", "weather"], "2013-01-09", "2013-01-09")]
+
+
+def test_what_was_already_read_is_not_asked_for_by_a_sensor_that_starts_anew(landing: LandingZone) -> None:
+    replay.land_days(landing, date(2013, 1, 1), date(2013, 1, 2))
+    with dg.DagsterInstance.ephemeral() as instance:
+        for file in landing.arrived(0, time.time_ns()):
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    raw_key(file.table), partition=file.partition, metadata={"arrived_ns": str(file.arrived_ns)}
+                )
+            )
+        assert asked(tick(landing, instance)) == []
+        replay.land_days(landing, date(2013, 1, 3), date(2013, 1, 3))
+        assert asked(tick(landing, instance)) == [(["flights", "weather"], "2013-01-03", "2013-01-03")]
+
+
+def test_reference_tables_are_one_run_without_days(landing: LandingZone) -> None:
+    replay.land_reference(landing)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert asked(tick(landing, instance)) == [(["airlines", "airports", "planes"], "", "")]
+
+
+def test_a_file_of_no_known_day_is_left_where_it_is(landing: LandingZone) -> None:
+    replay.land_days(landing, date(2013, 1, 1), date(2013, 1, 1))
+    landing.put("flights", "2014-06-01.csv.gz", landing.read("flights", "2013-01-01.csv.gz"))
+    landing.put("flights", "yesterday.csv.gz", landing.read("flights", "2013-01-01.csv.gz"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert asked(tick(landing, instance)) == [(["flights", "weather"], "2013-01-01", "2013-01-01")]
+    assert landing.read("flights", "yesterday.csv.gz")
