@@ -26,9 +26,15 @@ def connection_environment(warehouse: Warehouse) -> dict[str, str]:
 
 
 def dbt_project(folder: Path) -> DbtProject:
-    """The dbt project in `folder`; its manifest is prepared by `make` and in images, and by `dagster dev` itself."""
+    """The dbt project in `folder`; its manifest is prepared by `make` and in images, and by `dagster dev` itself.
+
+    Raises:
+        FileNotFoundError: nothing has prepared the manifest yet.
+    """
     project = DbtProject(project_dir=folder, profiles_dir=folder)
     project.prepare_if_dev()
+    if not project.manifest_path.is_file():
+        raise FileNotFoundError(f"{project.manifest_path} is not there yet; `make setup` prepares it (dbt parse).")
     return project
 
 

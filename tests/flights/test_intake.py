@@ -150,47 +150,6 @@ def test_a_good_row_stays_when_the_earlier_row_of_its_key_is_bad() -> None:
     assert len(intake.rows) == len(lines)
 
 
-def without_column(header: str, lines: list[str]) -> bytes:
-    return packed([line.split(",", 1)[1] for line in [header, *lines]])
-
-
-UNREADABLE = [
-    (lambda *_: b"", "the file is empty"),
-    (lambda *_: gzip.compress(b""), "the file is empty"),
-    (lambda *_: b"year,month", "its gzip is damaged or cut short"),
-    (lambda header, lines: packed([header, *lines])[:-20], "its gzip is damaged or cut short"),
-    (lambda header, lines: packed([header, *lines])[:40] + b"\x00" * 60, "its gzip is damaged or cut short"),
-    (lambda _, lines: packed(lines), "it has no header: line 1 should name year, month"),
-    (lambda header, lines: packed(["", header, *lines]), "it has no header"),
-    (without_column, "its header lacks year"),
-    (lambda header, lines: packed([f"{header},year", *(f"{line},2013" for line in lines)]), "has year more than once"),
-    (lambda header, lines: packed([f"{header},gate", *(f"{line},B4" for line in lines)]), "has gate, which the schema"),
-    (
-        lambda header, lines: packed([header, *lines[:3], with_values(day="13")(header, lines[3]), *lines[4:]]),
-        "line 5 is of 2013-02-13, and the file is for 2013-02-12",
-    ),
-]
-
-
-@pytest.mark.parametrize(("make", "cause"), UNREADABLE)
-def test_a_file_that_cannot_be_taken_names_itself_the_cause_and_the_next_step(
-    make: Callable[[str, list[str]], bytes], cause: str
-) -> None:
-    header, *lines = lines_of("flights")
-    with pytest.raises(UnreadableFileError) as raised:
-        take("flights", make(header, lines))
-    assert cause in raised.value.cause
-    assert str(raised.value).startswith(f"{DAY}.csv.gz: ")
-    assert str(raised.value).endswith("Have the feed re-send it; the table keeps what it had.")
-
-
-@pytest.mark.parametrize("partition", [None, "yesterday", "20130212", "2013-02-30"])
-def test_a_daily_file_whose_name_says_no_day_cannot_be_taken(partition: str | None) -> None:
-    intake = read_landed("flights", [("odd.csv.gz", partition, packed(lines_of("flights")))])
-    assert "this name says no day" in str(intake.unreadable[0])
-    assert len(intake.rows) == intake.rejected.num_rows == 0
-
-
 def test_an_unreadable_file_holds_no_other_back() -> None:
     good = packed(lines_of("weather"))
     intake = read_landed("weather", [(f"{DAY}.csv.gz", DAY, good), ("2013-02-13.csv.gz", "2013-02-13", good[:50])])

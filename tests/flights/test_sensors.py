@@ -2,6 +2,7 @@
 
 import time
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
@@ -49,7 +50,7 @@ def test_ranges_cover_exactly_the_days_and_never_touch(offsets: set[int]) -> Non
     ranges = contiguous_ranges(days)
     covered = [first + timedelta(days=n) for first, last in ranges for n in range((last - first).days + 1)]
     assert covered == sorted(days)
-    assert all(later[0] - earlier[1] > timedelta(days=1) for earlier, later in zip(ranges, ranges[1:], strict=False))
+    assert all(later[0] - earlier[1] > timedelta(days=1) for earlier, later in pairwise(ranges))
 
 
 def test_ninety_landed_days_are_one_run_and_not_asked_for_twice(landing: LandingZone) -> None:

@@ -55,7 +55,7 @@ def test_a_row_of_another_day_is_refused_and_nothing_is_written(lake: Lake) -> N
 
 
 def test_reading_what_was_never_stored_says_so(lake: Lake) -> None:
-    with pytest.raises(TableNotFoundError, match="features/things is not in the lake at .*; materialize it first"):
+    with pytest.raises(TableNotFoundError, match=r"features/things is not in the lake at .*; materialize it first"):
         lake.read(KEY)
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 import pytest
-from skops.io.exceptions import UntrustedTypesFoundException
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from skops.io.exceptions import UntrustedTypesFoundException
 
 from resources.registry import ModelRegistry, StoredModel
 

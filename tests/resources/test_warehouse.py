@@ -12,7 +12,12 @@ from pydantic import SecretStr
 import resources.warehouse
 from resources.warehouse import Warehouse, WarehouseBusyError
 
-HOLD = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(float(sys.argv[2]))"
+HOLD = """
+import duckdb, sys, time
+held = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
 
 
 @pytest.fixture
@@ -52,9 +57,14 @@ def test_replacing_a_day_leaves_the_other_days(warehouse: Warehouse) -> None:
 def test_an_error_in_the_transaction_leaves_everything_as_it_was(warehouse: Warehouse) -> None:
     with warehouse.transaction() as transaction:
         transaction.replace("raw.things", rows(["a"], 1), "day", ["a"])
-    with pytest.raises(RuntimeError, match="in the middle"), warehouse.transaction() as transaction:
-        transaction.replace("raw.things", rows(["a"], 2), "day", ["a"])
-        raise RuntimeError("in the middle")
+
+    def fail_in_the_middle() -> None:
+        with warehouse.transaction() as transaction:
+            transaction.replace("raw.things", rows(["a"], 2), "day", ["a"])
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fail_in_the_middle()
     assert values(warehouse) == {"a": 1}
 
 

@@ -1,0 +1,17 @@
+{# The condition that keeps a date column within the days of this invocation. #}
+{% macro in_days(column) -%}
+    {{ column }} between date '{{ var("first_day") }}' and date '{{ var("last_day") }}'
+{%- endmacro %}
+
+
+{#
+    The incremental strategy `replace_days`: the table's rows of first_day..last_day give way to the new ones.
+
+    The range comes from the variables and not from the new rows, so a day that is now empty is emptied. Both
+    statements run in the model's transaction, after its query: an error at any point leaves the old rows.
+#}
+{% macro get_incremental_replace_days_sql(arg_dict) %}
+    {%- set table = arg_dict["target_relation"] -%}
+    delete from {{ table }} where {{ in_days(model.config.meta.partition_expr) }};
+    {{ get_insert_into_sql(table, arg_dict["temp_relation"], arg_dict["dest_columns"]) }}
+{% endmacro %}

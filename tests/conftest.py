@@ -1,0 +1,107 @@
+"""What several tests need: a platform of its own, with its state in a temporary folder."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from assets.flights import replay
+from assets.flights.definitions import definitions
+from assets.flights.sensors import range_tags
+from resources.dbt import connection_environment
+from resources.lake import Lake
+from resources.landing import LandingZone
+from resources.warehouse import Warehouse
+from tilth.deployment import Deployment
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+REFERENCE = [
+    *(["raw", table] for table in ("planes", "airlines", "airports")),
+    *(["staging", table] for table in ("planes", "airlines", "airports")),
+    *(["marts", table] for table in ("aircraft", "airlines", "airports")),
+]
+DAILY_RAW = [["raw", "flights"], ["raw", "weather"]]
+DAILY_DBT = [["staging", "flights"], ["staging", "weather"], ["marts", "departures"], ["marts", "daily_lateness"]]
+FEATURES = [["features", "departures"]]
+MODELS = [["models", "delay_logistic"], ["models", "delay_boosted"], ["models", "delay_champion"]]
+SCORED = [["predictions", "delays"], ["reports", "prediction_quality"]]
+
+
+@dataclass
+class Platform:
+    """The flights domain on stores of its own, and a Dagster instance that remembers its runs."""
+
+    deployment: Deployment
+    instance: dg.DagsterInstance
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.deployment.warehouse_uri)
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.deployment.lake_uri, self.deployment.branch)
+
+    @property
+    def landing(self) -> LandingZone:
+        return LandingZone(uri=self.deployment.landing_uri)
+
+    def land(self, first: str, last: str | None = None) -> None:
+        replay.land_days(self.landing, date.fromisoformat(first), date.fromisoformat(last or first))
+
+    def materialize(
+        self, assets: Sequence[Sequence[str]], first: str | None = None, last: str | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """One Dagster run of these assets over a range of partitions; the caller looks at its success."""
+        return (
+            definitions(self.deployment)
+            .resolve_implicit_global_asset_job_def()
+            .execute_in_process(
+                instance=self.instance,
+                asset_selection=[dg.AssetKey(list(key)) for key in assets],
+                tags=range_tags(first, last or first) if first else {},
+                run_config=QUIET,
+                raise_on_error=False,
+            )
+        )
+
+    def make(self, assets: Sequence[Sequence[str]], first: str | None = None, last: str | None = None) -> None:
+        """As `materialize`, for a run that must succeed."""
+        assert self.materialize(assets, first, last).success
+
+    def rows(self, table: str, columns: str = "*") -> pd.DataFrame:
+        """A warehouse table, sorted by all of its columns."""
+        frame = self.warehouse.read(f"SELECT {columns} FROM {table}").to_pandas()
+        return frame.sort_values(list(frame.columns)).reset_index(drop=True)
+
+    def latest(self, key: Sequence[str], partition: str | None = None) -> dg.AssetMaterialization | None:
+        """The newest materialization of an asset's partition."""
+        records = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(dg.AssetKey(list(key)), asset_partitions=[partition] if partition else None), limit=1
+        ).records
+        return records[0].asset_materialization if records else None
+
+    def data_version(self, key: Sequence[str], partition: str) -> str:
+        found = self.latest(key, partition)
+        assert found is not None, f"{key} {partition} was never materialized"
+        return (found.tags or {})["dagster/data_version"]
+
+
+@pytest.fixture
+def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    """An empty platform in a folder of its own."""
+    deployment = Deployment(home=tmp_path / "state")
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield from _connected(Platform(deployment, instance), monkeypatch)
+
+
+def _connected(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    # resources.dbt sets these for the process; a test gives them back.
+    for name, value in connection_environment(platform.warehouse).items():
+        monkeypatch.setenv(name, value)
+    yield platform

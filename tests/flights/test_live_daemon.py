@@ -1,0 +1,99 @@
+"""With a real daemon running, files that land are all it takes: nobody touches anything until predictions are there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, REFERENCE, Platform
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def live(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
+    """The platform with January but its last day made, on an instance that a daemon can share."""
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield Platform(platform.deployment, instance)
+
+
+@pytest.fixture
+def daemon(live: Platform, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    log = (tmp_path / "daemon.log").open("wb")
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("dagster-daemon"), "run", "--workspace", "workspace.yaml"],
+        cwd=ROOT,
+        env=os.environ | {"DAGSTER_HOME": live.instance.root_directory, "TILTH_HOME": str(live.deployment.home)},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    yield process
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(what: str, found: Callable[[], bool], daemon: subprocess.Popen[bytes], seconds: float) -> float:
+    """Seconds until `found`; fails with what was waited for when the time is up or the daemon died."""
+    started = time.monotonic()
+    while not found():
+        assert daemon.poll() is None, f"the daemon ended while waiting for {what}"
+        assert time.monotonic() - started < seconds, f"{what} did not appear within {seconds:.0f} s"
+        time.sleep(1)
+    return time.monotonic() - started
+
+
+def failed_runs(platform: Platform) -> list[str]:
+    runs = platform.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+    return [f"{run.run_id}: {sorted(run.asset_selection or [])}" for run in runs]
+
+
+def test_the_last_day_of_january_and_the_first_of_february_flow_by_themselves_to_predictions(
+    live: Platform, request: pytest.FixtureRequest
+) -> None:
+    live.land("2013-01-01", "2013-01-30")
+    from assets.flights import replay
+
+    replay.land_reference(live.landing)
+    live.make(REFERENCE)
+    live.make([*DAILY_RAW, *DAILY_DBT, *FEATURES], "2013-01-01", "2013-01-30")
+    before = {run.run_id for run in live.instance.get_runs()}
+    daemon = request.getfixturevalue("daemon")
+
+    live.land("2013-01-31", "2013-02-01")
+
+    def made(key: list[str], partition: str) -> Callable[[], bool]:
+        return lambda: live.latest(key, partition) is not None
+
+    wait_for("features of 2013-01-31", made(["features", "departures"], "2013-01-31"), daemon, 120)
+    wait_for("the training set of January", made(["features", "training_set"], "2013-01"), daemon, 60)
+    for origin in ("EWR", "JFK", "LGA"):
+        champion = made(["models", "delay_champion"], f"2013-01|{origin}")
+        wait_for(f"January's champion for {origin}", champion, daemon, 120)
+    wait_for("predictions of 2013-02-01", made(["predictions", "delays"], "2013-02-01"), daemon, 120)
+    wait_for("their quality", made(["reports", "prediction_quality"], "2013-02-01"), daemon, 60)
+
+    assert failed_runs(live) == []
+    quality = live.latest(["reports", "prediction_quality"], "2013-02-01")
+    assert quality is not None
+    assert quality.metadata["rows"].value == 910  # of 926 departures on 2013-02-01, those that arrived
+    # Nothing was made over and over: January's first thirty days were read once, before the daemon started.
+    again = [
+        run
+        for run in live.instance.get_runs()
+        if run.run_id not in before and dg.AssetKey(["raw", "flights"]) in (run.asset_selection or [])
+    ]
+    assert len(again) == 1
