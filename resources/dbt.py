@@ -1,6 +1,7 @@
 """dbt on the deployment's warehouse: which target, and the connection by environment."""
 
 import os
+import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -45,4 +46,6 @@ def dbt_resource(project: DbtProject, warehouse: Warehouse) -> DbtCliResource:
     thereby neither in a file nor in the resource's config.
     """
     os.environ.update(connection_environment(warehouse))
-    return DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir))
+    # The dbt of this environment, also where the environment is not activated.
+    executable = Path(sys.executable).with_name("dbt")
+    return DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=str(executable))

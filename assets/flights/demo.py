@@ -1,11 +1,13 @@
 """`make demo`: three months of the record through the whole graph, and a summary of what exists afterwards."""
 
+import contextlib
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 import pandas as pd
@@ -41,6 +43,7 @@ class Stages:
     """Runs the demo's stages one after another, a line each, and remembers where the time went."""
 
     instance: dg.DagsterInstance
+    log: Path
     seconds: dict[str, float] = field(default_factory=dict)
     checks: list[dg.AssetCheckEvaluation] = field(default_factory=list)
 
@@ -54,13 +57,15 @@ class Stages:
 
     def materialize(self, assets: Sequence[Sequence[str]], first: str | None = None, last: str | None = None) -> str:
         """One Dagster run of these assets over a range of partitions; what it made, in words."""
-        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=self.instance,
-            asset_selection=[dg.AssetKey(list(key)) for key in assets],
-            tags=range_tags(first, last) if first and last else {},
-            run_config=QUIET,
-            raise_on_error=False,
-        )
+        # dbt prints as it goes; that goes to a file, the demo's own lines to the screen.
+        with self.log.open("a") as log, contextlib.redirect_stdout(log):
+            result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+                instance=self.instance,
+                asset_selection=[dg.AssetKey(list(key)) for key in assets],
+                tags=range_tags(first, last) if first and last else {},
+                run_config=QUIET,
+                raise_on_error=False,
+            )
         if not result.success:
             print("failed\n")
             for event in result.get_failed_step_keys():
@@ -167,7 +172,7 @@ def main(first: date = FIRST, last: date = LAST) -> None:
     landing = LandingZone(uri=deployment.landing_uri)
     instance = dg.DagsterInstance.get()
     print(f"Tilth demo: New York's departures, {first} to {last}")
-    stages = Stages(instance)
+    stages = Stages(instance, deployment.home / "demo.log")
     months = [key for key in by.months.get_partition_keys() if str(first)[:7] <= key <= str(last)[:7]]
     served = [key for key in by.service_months.get_partition_keys() if key <= str(last)[:7]]
     stages.run("landing", lambda: land(landing))

@@ -16,7 +16,13 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from assets.flights import partitions as by
 from assets.flights.features import CATEGORIES, FEATURES, NUMBERS
-from assets.flights.scoring import calibration_plot, data_version_of_scores, probability_scores
+from assets.flights.scoring import (
+    calibration_plot,
+    data_version_of_scores,
+    late_probability,
+    one_thread,
+    probability_scores,
+)
 from resources.registry import StoredModel
 from tilth.automation import on_changed_data, on_new_data
 
@@ -137,9 +143,10 @@ def train(
             f"{card['asset']} {card['partition']}: the {len(earlier)} rows before {held_out_from} hold one class "
             "only. Land more days of the window, then run this partition again."
         )
-    trial = build().fit(earlier[FEATURES], earlier["late"])
-    judged = pd.DataFrame({"late": later["late"], "probability": trial.predict_proba(later[FEATURES])[:, 1]})
-    final = build().fit(window[FEATURES], window["late"])
+    with one_thread():
+        trial = build().fit(earlier[FEATURES], earlier["late"])
+        judged = pd.DataFrame({"late": later["late"], "probability": trial.predict_proba(later[FEATURES])[:, 1]})
+        final = build().fit(window[FEATURES], window["late"])
     return StoredModel(
         final,
         {
@@ -172,7 +179,7 @@ def train_partitions(
         }
         model, judged = train(window, build, parameters.holdout_share, card)
         models[partition] = model
-        probabilities.append(model.estimator.predict_proba(window[FEATURES])[:, 1])
+        probabilities.append(late_probability(model, window))
         context.add_asset_metadata(
             {
                 **model.card["metrics"],

@@ -4,8 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.flights import partitions as by
-from assets.flights.features import FEATURES
-from assets.flights.scoring import calibration_plot, probability_scores
+from assets.flights.scoring import calibration_plot, late_probability, probability_scores
 from resources.registry import StoredModel
 from tilth.automation import on_changed_data, on_new_data
 
@@ -44,7 +43,7 @@ def delays(features: pd.DataFrame, models: dict[str, StoredModel]) -> pd.DataFra
         model = models[partition]
         scored.append(
             rows[["departure_id", "flight_date", "origin"]].assign(
-                probability=model.estimator.predict_proba(rows[FEATURES])[:, 1],
+                probability=late_probability(model, rows),
                 candidate=model.card["asset"],
                 champion=model.card["partition"],
             )
