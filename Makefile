@@ -41,10 +41,14 @@ test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/basedpyright --level error
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 4; exit $${PIPESTATUS[0]}
-	@$(BIN)/pytest
+	@$(BIN)/pytest --ignore tests/live --ignore tests/postgres --numprocesses 2 --dist loadfile --cov --cov-report=
+
+.PHONY: test-live
+test-live: $(ENVIRONMENT) $(MANIFEST) ## files land under a running daemon, and predictions appear by themselves
+	@$(BIN)/pytest tests/live
 
 .PHONY: test-postgres
-test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same models on a PostgreSQL that the tests start (needs its server programs)
+test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that the tests start (needs its server programs)
 	@$(BIN)/pytest tests/postgres
 
 .PHONY: setup

@@ -72,7 +72,9 @@ class Platform:
 
     def make(self, assets: Sequence[Sequence[str]], first: str | None = None, last: str | None = None) -> None:
         """As `materialize`, for a run that must succeed."""
-        assert self.materialize(assets, first, last).success
+        result = self.materialize(assets, first, last)
+        failures = [event for event in result.all_events if event.is_step_failure]
+        assert result.success, "\n".join(str(event.step_failure_data.error) for event in failures)
 
     def rows(self, table: str, columns: str = "*") -> pd.DataFrame:
         """A warehouse table, sorted by all of its columns."""

@@ -64,14 +64,16 @@ def late_rates(lateness: pd.DataFrame, dimension: str, days: pd.DatetimeIndex, w
 
 
 def build_features(departures: pd.DataFrame, lateness: pd.DataFrame, aircraft: pd.DataFrame) -> pd.DataFrame:
-    """One row per departure, in the order given: departure_id, flight_date, origin and the columns of `FEATURES`.
+    """One row per departure, by day and departure_id: departure_id, flight_date, origin and the columns of `FEATURES`.
 
     Args:
         departures: rows of marts/departures; its outcome columns are not looked at.
         lateness: rows of marts/daily_lateness of earlier days.
         aircraft: all of marts/aircraft.
     """
-    frame = departures.merge(aircraft, on="tail_number", how="left", validate="many_to_one")
+    # A warehouse gives rows in no order; equal content must have an equal data version.
+    ordered = departures.sort_values(["flight_date", "departure_id"], ignore_index=True)
+    frame = ordered.merge(aircraft, on="tail_number", how="left", validate="many_to_one")
     flight_day = pd.to_datetime(frame["flight_date"])
     features = frame[["departure_id", "flight_date", "origin", "carrier", "destination"]].copy()
     features["engine_type"] = frame["engine_type"].fillna("unknown")

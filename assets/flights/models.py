@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from assets.flights import partitions as by
-from assets.flights.features import CATEGORIES, FEATURES, NUMBERS
+from assets.flights.features import CATEGORIES, NUMBERS
 from assets.flights.scoring import (
     calibration_plot,
     data_version_of_scores,
@@ -66,7 +66,7 @@ class BoostedParameters(dg.Config):
     holdout_share: float = Field(0.2, gt=0, lt=1, description="last share of the window's days, for the metrics")
 
 
-def logistic(parameters: LogisticParameters) -> Pipeline:
+def logistic(parameters: LogisticParameters, numbers: list[str]) -> Pipeline:
     """One-hot categories and standardized numbers (median where unknown, with a flag) into a logistic regression."""
     columns = ColumnTransformer(
         [
@@ -78,10 +78,10 @@ def logistic(parameters: LogisticParameters) -> Pipeline:
             (
                 "numbers",
                 make_pipeline(
-                    SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+                    SimpleImputer(strategy="median", add_indicator=True),
                     StandardScaler(),
                 ),
-                NUMBERS,
+                numbers,
             ),
         ]
     )
@@ -91,7 +91,7 @@ def logistic(parameters: LogisticParameters) -> Pipeline:
     )
 
 
-def boosted(parameters: BoostedParameters) -> Pipeline:
+def boosted(parameters: BoostedParameters, numbers: list[str]) -> Pipeline:
     """Gradient-boosted trees on histograms; categories as such, numbers as they are, unknown as its own branch."""
     columns = ColumnTransformer(
         [
@@ -100,7 +100,7 @@ def boosted(parameters: BoostedParameters) -> Pipeline:
                 OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=200),
                 CATEGORIES,
             ),
-            ("numbers", "passthrough", NUMBERS),
+            ("numbers", "passthrough", numbers),
         ]
     )
     return make_pipeline(
@@ -113,7 +113,7 @@ def boosted(parameters: BoostedParameters) -> Pipeline:
             l2_regularization=parameters.l2,
             max_features=parameters.features_per_split,
             categorical_features=list(range(len(CATEGORIES))),
-            monotonic_cst=[0] * len(CATEGORIES) + [MONOTONIC.get(name, 0) for name in NUMBERS],
+            monotonic_cst=[0] * len(CATEGORIES) + [MONOTONIC.get(name, 0) for name in numbers],
             early_stopping=False,
             random_state=0,
         ),
@@ -121,7 +121,7 @@ def boosted(parameters: BoostedParameters) -> Pipeline:
 
 
 def train(
-    window: pd.DataFrame, build: Callable[[], Pipeline], holdout_share: float, card: Mapping[str, Any]
+    window: pd.DataFrame, build: Callable[[list[str]], Pipeline], holdout_share: float, card: Mapping[str, Any]
 ) -> tuple[StoredModel, pd.DataFrame]:
     """Fit on the earlier days of the window, measure on the later ones, then fit again on all of them.
 
@@ -143,14 +143,18 @@ def train(
             f"{card['asset']} {card['partition']}: the {len(earlier)} rows before {held_out_from} hold one class "
             "only. Land more days of the window, then run this partition again."
         )
+    # A number that never varies teaches nothing, and scikit-learn 1.9 cannot bin one that is always missing.
+    numbers = [name for name in NUMBERS if earlier[name].min() < earlier[name].max()]
+    features = CATEGORIES + numbers
     with one_thread():
-        trial = build().fit(earlier[FEATURES], earlier["late"])
-        judged = pd.DataFrame({"late": later["late"], "probability": trial.predict_proba(later[FEATURES])[:, 1]})
-        final = build().fit(window[FEATURES], window["late"])
+        trial = build(numbers).fit(earlier[features], earlier["late"])
+        judged = pd.DataFrame({"late": later["late"], "probability": trial.predict_proba(later[features])[:, 1]})
+        final = build(numbers).fit(window[features], window["late"])
     return StoredModel(
         final,
         {
             **card,
+            "features": features,
             "metrics": probability_scores(judged["late"], judged["probability"]),
             "trained_rows": len(window),
             "trained_from": str(days[0]),
@@ -163,7 +167,7 @@ def train(
 def train_partitions(
     context: dg.AssetExecutionContext,
     training_set: pd.DataFrame,
-    build: Callable[[], Pipeline],
+    build: Callable[[list[str]], Pipeline],
     parameters: LogisticParameters | BoostedParameters,
 ) -> dict[str, StoredModel]:
     """A model for every partition of the step, with its metrics and calibration plot as that partition's metadata."""
@@ -175,7 +179,6 @@ def train_partitions(
             "asset": context.asset_key.to_user_string(),
             "partition": partition,
             "parameters": parameters.model_dump(),
-            "features": FEATURES,
         }
         model, judged = train(window, build, parameters.holdout_share, card)
         models[partition] = model
@@ -215,7 +218,7 @@ def delay_logistic(
 
     Metrics are of the window's last days, held out in time order; the stored model is then fitted on all of it.
     """
-    return train_partitions(context, training_set, lambda: logistic(config), config)
+    return train_partitions(context, training_set, lambda numbers: logistic(config, numbers), config)
 
 
 @dg.asset(key=["models", "delay_boosted"], kinds={"scikitlearn"}, **CANDIDATE)
@@ -226,7 +229,7 @@ def delay_boosted(
 
     Metrics are of the window's last days, held out in time order; the stored model is then fitted on all of it.
     """
-    return train_partitions(context, training_set, lambda: boosted(config), config)
+    return train_partitions(context, training_set, lambda numbers: boosted(config, numbers), config)
 
 
 @dg.asset(

@@ -115,7 +115,6 @@ def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> d
                 f"({by.FIRST_DAY} to before {by.END_DAY}); it is left where it is."
             )
     requests = requests_for(not_yet_read(context.instance, files))
-    context.update_cursor(str(until))
     if not requests:
         return dg.SensorResult(cursor=str(until), skip_reason=dg.SkipReason("Nothing new in the landing zone."))
     return dg.SensorResult(run_requests=requests, cursor=str(until))

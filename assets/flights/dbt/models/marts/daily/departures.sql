@@ -1,5 +1,10 @@
+-- The tests look carriers and destinations up in these, so they come first; a refresh of them changes no departure.
+-- depends_on: {{ ref("airlines") }}
+-- depends_on: {{ ref("airports") }}
+
 -- Point in time: up to the weather, a row holds only what was known before its scheduled hour began. Only the
--- outcomes at the end may depend on anything later.
+-- outcomes at the end may depend on anything later. One column is taken on trust: the record does not say
+-- when an aircraft was assigned, so tail_number may be the result of a late swap.
 with flights as (
 
     select * from {{ ref("stg_flights") }} where {{ in_days("flight_date") }}
