@@ -30,7 +30,7 @@ demo: $(READY) ## three months of the record through the whole graph, then what 
 
 .PHONY: dev
 dev: $(READY) ## the UI, the daemon and the code location on 127.0.0.1:3000 (PORT= to change)
-	@$(BIN)/dagster dev --host 127.0.0.1 --port $(PORT)
+	@$(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 .PHONY: land
 land: $(READY) ## land more days: DAY=2013-04-01, or all up to THROUGH=2013-04-30
@@ -50,6 +50,11 @@ test-live: $(ENVIRONMENT) $(MANIFEST) ## files land under a running daemon, and 
 .PHONY: test-postgres
 test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that the tests start (needs its server programs)
 	@$(BIN)/pytest tests/postgres
+
+.PHONY: bench
+bench: $(READY) ## every speed and memory bar, measured (minutes; on a quiet machine)
+	@for file in $(filter-out report,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
+	  $(BIN)/python -m benchmarks.$$file || exit; done
 
 .PHONY: setup
 setup: $(READY) ## only what the other targets need: environment, dbt manifest, Dagster's settings
@@ -81,5 +86,5 @@ $(MANIFEST): $(ENVIRONMENT) $(shell find $(DBT) -name '*.sql' -o -name '*.yml' 2
 	@$(BIN)/dbt parse --quiet --project-dir $(DBT) --profiles-dir $(DBT)
 	@touch $@
 
-$(INSTANCE): dagster.yaml
+$(INSTANCE): platform/dagster.yaml
 	@mkdir -p $(dir $@) && cp $< $@

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtCliResource, dbt_assets
 
 from assets.flights import partitions as by
+from assets.flights.freshness import DAILY
 from resources.dbt import dbt_project
 from tilth.automation import on_new_data
 
 project = dbt_project(Path(__file__).parent / "dbt")
-
 
 # What the daily models' tests look up.
 REFERENCE = dg.AssetSelection.assets(["marts", "airlines"], ["marts", "airports"])
@@ -43,9 +42,6 @@ class FlightsTranslator(DagsterDbtTranslator):
             return spec.replace_attributes(freshness_policy=DAILY)
         return spec
 
-
-# In production a day's files come every day; two days without any is a failure of the feed or of us.
-DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
 
 translator = FlightsTranslator(DagsterDbtTranslatorSettings(enable_code_references=False))
 

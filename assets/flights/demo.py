@@ -1,5 +1,9 @@
-"""`make demo`: three months of the record through the whole graph, and a summary of what exists afterwards."""
+"""`make demo`: three months of the record through the whole graph, and a summary of what exists afterwards.
 
+python -m assets.flights.demo --through 2013-12-31
+"""
+
+import argparse
 import contextlib
 import resource
 import sys
@@ -30,7 +34,7 @@ warehouse = Warehouse(deployment.warehouse_uri)
 lake = Lake(deployment.lake_uri, deployment.branch)
 registry = ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)
 
-FIRST, LAST = date(2013, 1, 1), date(2013, 3, 31)
+THREE_MONTHS = date(2013, 3, 31)
 REFERENCE_MARTS = [["marts", name] for name in ("aircraft", "airlines", "airports")]
 REFERENCE_STAGING = [["staging", name] for name in ("planes", "airlines", "airports")]
 DAILY_MODELS = [["staging", "flights"], ["staging", "weather"], ["marts", "departures"], ["marts", "daily_lateness"]]
@@ -81,11 +85,11 @@ class Stages:
         return ", ".join(words)
 
 
-def land(landing: LandingZone) -> str:
-    """Play the feed: what of the three months has not landed yet."""
-    if not (landing_days := landed_days(landing)) or max(landing_days) < str(LAST):
+def land(landing: LandingZone, last: date) -> str:
+    """Play the feed: the reference tables, and what of the days up to `last` has not landed yet."""
+    if (first := replay.next_day(landing)) <= last:
         replay.land_reference(landing)
-        replay.land_days(landing, FIRST, LAST)
+        replay.land_days(landing, first, last)
     return f"{len(landed_days(landing))} days of flights and weather, {len(REFERENCE_TABLES)} reference tables"
 
 
@@ -167,15 +171,21 @@ def prediction_scores() -> dict[str, dict[str, float | int]]:
     }
 
 
-def main(first: date = FIRST, last: date = LAST) -> None:
+def main() -> None:
     """Land the days and materialize every asset for them."""
+    parser = argparse.ArgumentParser(prog="python -m assets.flights.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--through", type=date.fromisoformat, default=THREE_MONTHS, help="the last day, in 2013")
+    first, last = replay.FIRST_DAY, parser.parse_args().through
+    first_scored = date.fromisoformat(by.scored_days.get_first_partition_key() or "")
+    if not first_scored <= last <= replay.LAST_DAY:
+        parser.error(f"--through takes {first_scored} (the first day with a model to score it) to {replay.LAST_DAY}")
     landing = LandingZone(uri=deployment.landing_uri)
     instance = dg.DagsterInstance.get()
     print(f"Tilth demo: New York's departures, {first} to {last}")
     stages = Stages(instance, deployment.home / "demo.log")
     months = [key for key in by.months.get_partition_keys() if str(first)[:7] <= key <= str(last)[:7]]
     served = [key for key in by.service_months.get_partition_keys() if key <= str(last)[:7]]
-    stages.run("landing", lambda: land(landing))
+    stages.run("landing", lambda: land(landing, last))
     stages.run(
         "reference tables",
         lambda: stages.materialize(
@@ -209,7 +219,7 @@ def main(first: date = FIRST, last: date = LAST) -> None:
         "predictions, quality",
         lambda: stages.materialize(
             [["predictions", "delays"], ["reports", "prediction_quality"]],
-            by.scored_days.get_first_partition_key() or "",
+            str(first_scored),
             str(last),
         ),
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from assets.flights import partitions as by
+from assets.flights.freshness import DAILY, MONTHLY
 from tilth.automation import on_complete_window, on_new_data
 
 # Weight, in arrivals, of the airports' overall rate in a history rate: a tail number seen twice says little.
@@ -121,6 +122,7 @@ def build_features(departures: pd.DataFrame, lateness: pd.DataFrame, aircraft: p
         optional=dg.AssetSelection.assets(["marts", "daily_lateness"]),
         reference=dg.AssetSelection.assets(["marts", "aircraft"]),
     ),
+    freshness_policy=DAILY,
     pool="warehouse",
     group_name="features",
     owners=["team:flights"],
@@ -156,6 +158,7 @@ def window_of(month: str) -> tuple[date, date]:
     },
     metadata={"partition_expr": "month"},
     automation_condition=on_complete_window(),
+    freshness_policy=MONTHLY,
     pool="warehouse",
     group_name="features",
     owners=["team:flights"],

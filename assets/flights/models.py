@@ -16,6 +16,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from assets.flights import partitions as by
 from assets.flights.features import CATEGORIES, NUMBERS
+from assets.flights.freshness import MONTHLY
 from assets.flights.scoring import (
     calibration_plot,
     data_version_of_scores,
@@ -241,6 +242,7 @@ def delay_boosted(
         "boosted": dg.AssetIn(["models", "delay_boosted"]),
     },
     automation_condition=on_new_data(),
+    freshness_policy=MONTHLY,
     io_manager_key="model_io",
     group_name="models",
     owners=["team:flights"],

@@ -4,6 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.flights import partitions as by
+from assets.flights.freshness import DAILY
 from assets.flights.scoring import calibration_plot, late_probability, probability_scores
 from resources.registry import StoredModel
 from tilth.automation import on_changed_data, on_new_data
@@ -19,6 +20,7 @@ from tilth.automation import on_changed_data, on_new_data
     },
     metadata={"partition_expr": "flight_date"},
     automation_condition=on_changed_data(),
+    freshness_policy=DAILY,
     group_name="predictions",
     owners=["team:flights"],
     kinds={"scikitlearn", "deltalake"},

@@ -22,7 +22,7 @@ def live(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
     """The platform with January but its last day made, on an instance that a daemon can share."""
     home = tmp_path / "dagster"
     home.mkdir()
-    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    (home / "dagster.yaml").write_text((ROOT / "platform/dagster.yaml").read_text())
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield Platform(platform.deployment, instance)
 
