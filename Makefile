@@ -81,7 +81,7 @@ $(ENVIRONMENT): requirements/dev.lock pyproject.toml
 	@touch $@
 
 # Outside of `dagster dev` nothing prepares the manifest that the dbt assets are made of.
-$(MANIFEST): $(ENVIRONMENT) $(shell find $(DBT) -name '*.sql' -o -name '*.yml' 2>/dev/null)
+$(MANIFEST): $(ENVIRONMENT) $(shell find $(DBT) -path $(DBT)/target -prune -o \( -name '*.sql' -o -name '*.yml' \) -print 2>/dev/null)
 	@echo "preparing the dbt project"
 	@$(BIN)/dbt parse --quiet --project-dir $(DBT) --profiles-dir $(DBT)
 	@touch $@

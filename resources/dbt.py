@@ -32,6 +32,8 @@ def dbt_project(folder: Path) -> DbtProject:
     Raises:
         FileNotFoundError: nothing has prepared the manifest yet.
     """
+    # dagster-dbt looks for dbt on the PATH; this interpreter's own, also where its environment is not activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     project = DbtProject(project_dir=folder, profiles_dir=folder)
     project.prepare_if_dev()
     if not project.manifest_path.is_file():
@@ -46,6 +48,4 @@ def dbt_resource(project: DbtProject, warehouse: Warehouse) -> DbtCliResource:
     thereby neither in a file nor in the resource's config.
     """
     os.environ.update(connection_environment(warehouse))
-    # The dbt of this environment, also where the environment is not activated.
-    executable = Path(sys.executable).with_name("dbt")
-    return DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=str(executable))
+    return DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir))

@@ -14,13 +14,25 @@ from dagster import AutomationCondition as Condition
 
 def _settled(due: dg.AutomationCondition, required: dg.AutomationCondition, label: str) -> dg.AutomationCondition:
     """`due` happened since the last request, `required` inputs are there, and nothing is under way."""
-    condition = due.since_last_handled() & required & ~Condition.any_deps_in_progress() & ~Condition.in_progress()
-    return condition.with_label(label)
+    # Not since_last_handled(), which also forgets what was there before the sensor's first look.
+    pending = due.since(Condition.newly_requested() | Condition.newly_updated())
+    # An input that changes during the run may have been read before; the run's end must not count as its answer.
+    during_the_run = (due & Condition.in_progress()).since(Condition.newly_requested())
+    idle = ~Condition.any_deps_in_progress() & ~Condition.in_progress()
+    return ((pending | during_the_run) & required & idle).with_label(label)
+
+
+def _changed() -> dg.AutomationCondition:
+    """An input has new content, made by another run than this partition's own."""
+    return Condition.any_deps_match(Condition.data_version_changed() & ~Condition.executed_with_root_target())
 
 
 def _present(optional: dg.AssetSelection | None) -> dg.AutomationCondition:
+    """Every required input is there or on its way; where all may be absent, at least one is."""
     missing = Condition.any_deps_missing()
-    return ~(missing.ignore(optional) if optional else missing)
+    if optional is None:
+        return ~missing
+    return ~missing.ignore(optional) & Condition.any_deps_match(~Condition.missing() | Condition.will_be_requested())
 
 
 def on_new_data(
@@ -41,13 +53,11 @@ def on_complete_window() -> dg.AutomationCondition:
     """A partition is made once every upstream partition of its window is there, and again when the *content* of one
     changed; making the same content again asks for nothing.
     """
-    changed = Condition.any_deps_match(Condition.data_version_changed())
-    return _settled(changed | Condition.newly_missing(), _present(None), "on complete window")
+    return _settled(_changed() | Condition.newly_missing(), _present(None), "on complete window")
 
 
 def on_changed_data(*, optional: dg.AssetSelection | None = None) -> dg.AutomationCondition:
     """A partition is made when the content of an upstream partition changed; making the same content again asks for
     nothing. `optional` as in `on_new_data`.
     """
-    changed = Condition.any_deps_match(Condition.data_version_changed())
-    return _settled(changed | Condition.newly_missing(), _present(optional), "on changed data")
+    return _settled(_changed() | Condition.newly_missing(), _present(optional), "on changed data")

@@ -25,7 +25,7 @@ class Deployment(BaseSettings):
     `TILTH_HOME` holds all local state; the four stores below lie in it unless their own variable says otherwise.
     """
 
-    model_config = SettingsConfigDict(env_prefix="TILTH_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TILTH_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=lambda: _project_root() / ".tilth")
     branch: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

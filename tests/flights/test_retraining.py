@@ -1,0 +1,167 @@
+"""What asks for new models and new predictions by itself: content that is new or changed, never a mere re-run."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from tests.automation import (
+    CANDIDATES,
+    CHAMPION,
+    DAILY_DBT,
+    FEATURES,
+    IN_SERVICE,
+    PREDICTIONS,
+    QUALITY,
+    RAW,
+    REFERENCE,
+    TRAINING_SET,
+    Daemon,
+    dates,
+    each,
+    flights_definitions,
+    models_of,
+    once,
+)
+
+MARTS = "marts/departures"
+
+
+@pytest.fixture(scope="module")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.Definitions]:
+    with flights_definitions(tmp_path_factory.mktemp("state")) as definitions:
+        yield definitions
+
+
+@pytest.fixture
+def daemon(flights: dg.Definitions) -> Iterator[Daemon]:
+    """A daemon that has looked at an empty platform, after which the reference tables were made."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        daemon = Daemon(flights, instance)
+        assert daemon.look() == {}
+        daemon.made(REFERENCE)
+        yield daemon
+
+
+@pytest.mark.parametrize(("whole", "part"), [(MARTS, FEATURES), (FEATURES, MARTS)])
+def test_a_training_set_is_asked_for_when_both_features_and_marts_of_its_last_day_are_there(
+    daemon: Daemon, whole: str, part: str
+) -> None:
+    *days, last = dates("2013-01-01", "2013-01-31")
+    daemon.made([whole], [*days, last])
+    daemon.made([part], days)
+    assert TRAINING_SET not in daemon.look()
+    daemon.made([part], [last])
+    assert daemon.look()[TRAINING_SET] == {"2013-01"}
+    assert TRAINING_SET not in daemon.look()
+
+
+def test_a_day_that_never_landed_holds_back_the_months_whose_window_it_is_in_and_no_other(daemon: Daemon) -> None:
+    missing = "2013-01-17"
+    daemon.made([MARTS, FEATURES], {*dates("2013-01-01", "2013-04-30")} - {missing})
+    assert daemon.look()[TRAINING_SET] == {"2013-04"}
+    daemon.made([MARTS, FEATURES], [missing])
+    assert daemon.look()[TRAINING_SET] == {"2013-01", "2013-02", "2013-03"}
+
+
+@pytest.mark.parametrize("upstream", [MARTS, FEATURES])
+def test_a_training_set_is_asked_for_again_when_a_day_changed_and_not_when_it_was_made_the_same_again(
+    daemon: Daemon, upstream: str
+) -> None:
+    daemon.made([MARTS, FEATURES], dates("2013-01-01", "2013-02-28"))
+    assert daemon.look()[TRAINING_SET] == {"2013-01", "2013-02"}
+    daemon.made([TRAINING_SET], ["2013-01", "2013-02"])
+    daemon.made([upstream], dates("2013-01-01", "2013-01-05"))
+    assert TRAINING_SET not in daemon.look()
+    daemon.made([upstream], ["2013-02-03"], "corrected")
+    assert daemon.look()[TRAINING_SET] == {"2013-02"}
+    daemon.made([TRAINING_SET], ["2013-02"], "corrected")
+    assert TRAINING_SET not in daemon.look()
+    daemon.made([upstream], ["2013-01-03"], "corrected")
+    assert daemon.look()[TRAINING_SET] == {"2013-01", "2013-02"}
+
+
+def test_models_of_all_airports_are_asked_for_when_a_training_set_changed_and_not_when_it_is_the_same(
+    daemon: Daemon,
+) -> None:
+    models = each([*CANDIDATES, CHAMPION], models_of("2013-01"))
+    daemon.made([TRAINING_SET], ["2013-01"])
+    assert daemon.look() == models
+    daemon.made(models, models_of("2013-01"))
+    daemon.made([IN_SERVICE], models_of("2013-02", "2013-03", "2013-04"))
+    assert daemon.look() == {}
+    daemon.made([TRAINING_SET], ["2013-01"])
+    assert daemon.look() == {}
+    daemon.made([TRAINING_SET], ["2013-01"], "corrected")
+    assert daemon.look() == models
+    assert daemon.look() == {}
+
+
+def test_a_champion_waits_for_both_candidates(daemon: Daemon) -> None:
+    newark = models_of("2013-01", origins=["EWR"])
+    daemon.made(["models/delay_logistic"], newark)
+    assert daemon.look() == {}
+    daemon.made(["models/delay_boosted"], newark)
+    assert daemon.look() == {CHAMPION: newark}
+
+
+def test_a_champion_with_new_content_is_asked_into_service_for_the_three_months_after_its_own(daemon: Daemon) -> None:
+    served = ["2013-02", "2013-03", "2013-04"]
+    daemon.made([CHAMPION], models_of("2013-01"))
+    assert daemon.look() == {IN_SERVICE: models_of(*served)}
+    daemon.made([IN_SERVICE], models_of(*served))
+    daemon.made([CHAMPION], models_of("2013-01"))
+    assert daemon.look() == {}
+    daemon.made([CHAMPION], models_of("2013-01", origins=["EWR"]), "another")
+    assert daemon.look() == {IN_SERVICE: models_of(*served, origins=["EWR"])}
+
+
+def test_predictions_wait_for_the_models_of_all_airports_and_change_with_any_of_them(daemon: Daemon) -> None:
+    scored = ["2013-02-01", "2013-02-02"]
+    daemon.made([*DAILY_DBT, FEATURES], [*scored, "2013-03-01"])
+    daemon.made([IN_SERVICE], models_of("2013-02", origins=["EWR", "JFK"]))
+    assert daemon.look() == {}
+    daemon.made([IN_SERVICE], models_of("2013-02", origins=["LGA"]))
+    assert daemon.look() == each([PREDICTIONS, QUALITY], scored)
+    daemon.made([PREDICTIONS, QUALITY], scored)
+    daemon.made([IN_SERVICE], models_of("2013-02"))
+    assert daemon.look() == {}
+    daemon.made([IN_SERVICE], models_of("2013-02", origins=["EWR"]), "another")
+    assert daemon.look() == each([PREDICTIONS, QUALITY], scored)
+
+
+def test_quality_follows_predictions_that_were_made_by_hand(daemon: Daemon) -> None:
+    daemon.made([*DAILY_DBT, FEATURES], ["2013-02-01"])
+    assert daemon.look() == {}
+    daemon.made([PREDICTIONS], ["2013-02-01"])
+    assert daemon.look() == {QUALITY: {"2013-02-01"}}
+
+
+def test_a_day_sent_again_goes_as_far_as_its_content_is_new(daemon: Daemon) -> None:
+    day, january, served = ["2013-01-05"], models_of("2013-01"), models_of("2013-02", "2013-03", "2013-04")
+    daemon.made([*RAW, *DAILY_DBT, FEATURES], dates("2013-01-01", "2013-02-03"))
+    daemon.made([TRAINING_SET], ["2013-01"])
+    daemon.made([*CANDIDATES, CHAMPION], january)
+    daemon.made([IN_SERVICE], served)
+    daemon.made([PREDICTIONS, QUALITY], dates("2013-02-01", "2013-02-03"))
+    assert daemon.look() == {}
+
+    rows = {**each(DAILY_DBT, day), FEATURES: {*dates("2013-01-05", "2013-02-02")}}
+    daemon.made(RAW, day)
+    assert daemon.follow() == once(rows)
+
+    daemon.made(RAW, day, "corrected")
+    models = {TRAINING_SET: {"2013-01"}, **each([*CANDIDATES, CHAMPION], january), IN_SERVICE: served}
+    scores = each([PREDICTIONS, QUALITY], dates("2013-02-01", "2013-02-03"))
+    # The first two days of February have new features before there is a new model, so these are scored twice.
+    scored_before = each([PREDICTIONS, QUALITY], dates("2013-02-01", "2013-02-02"))
+    assert daemon.follow("corrected") == once({**rows, **models, **scores}) + once(scored_before)
+
+
+def test_models_in_service_that_were_wiped_are_asked_for_where_a_champion_is_and_nowhere_else(daemon: Daemon) -> None:
+    served = models_of("2013-02", "2013-03", "2013-04")
+    daemon.made([CHAMPION], models_of("2013-01"))
+    daemon.made([IN_SERVICE], served)
+    assert daemon.look() == {}
+    daemon.instance.wipe_assets([dg.AssetKey.from_user_string(IN_SERVICE)])
+    assert daemon.look() == {IN_SERVICE: served}

@@ -1,0 +1,192 @@
+"""The named conditions on two small assets: what asks for a partition, once, and what does not."""
+
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+import pytest
+
+from tests.automation import DAY, DAYS, Pair, dates
+from tilth.automation import on_changed_data, on_complete_window, on_new_data
+
+MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-03", fmt="%Y-%m")
+NEXT_DAY = "2013-01-03"
+LOOKUP = dg.AssetSelection.assets("lookup")
+
+every_condition = pytest.mark.parametrize(
+    "condition", [on_new_data(), on_changed_data(), on_complete_window()], ids=["new", "changed", "window"]
+)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Pair(instance)
+
+
+@pytest.mark.parametrize("condition", [on_new_data(), on_changed_data()], ids=["new", "changed"])
+@pytest.mark.parametrize(("partitions", "partition"), [(DAYS, DAY), (None, None)])
+def test_a_partition_is_asked_for_once_when_its_input_is_made_and_once_when_that_changes(
+    pair: Pair,
+    condition: dg.AutomationCondition,
+    partitions: dg.PartitionsDefinition | None,
+    partition: str | None,
+) -> None:
+    assert pair.connect(condition, partitions) == set()
+    for content in ("first", "second"):
+        pair.made("source", partition, content)
+        assert pair.look() == {partition}
+        assert pair.look() == set()
+        pair.made("target", partition, content)
+        assert pair.look() == set()
+
+
+@pytest.mark.parametrize(
+    ("condition", "asked"),
+    [(on_new_data(), {DAY}), (on_changed_data(), set()), (on_complete_window(), set())],
+    ids=["new", "changed", "window"],
+)
+def test_an_input_that_is_made_again_with_the_same_content_asks_on_new_data_only(
+    pair: Pair, condition: dg.AutomationCondition, asked: set[str]
+) -> None:
+    pair.connect(condition)
+    pair.made("source")
+    pair.made("target")
+    assert pair.look() == set()
+    pair.made("source")
+    assert pair.look() == asked
+
+
+def test_a_window_is_asked_for_when_its_last_missing_day_is_made_whichever_that_is(pair: Pair) -> None:
+    pair.connect(on_complete_window(), MONTHS)
+    for day in {*dates("2013-01-01", "2013-01-31")} - {DAY}:
+        pair.made("source", day)
+    assert pair.look() == set()
+    pair.made("source", DAY)
+    assert pair.look() == {"2013-01"}
+    assert pair.look() == set()
+
+
+@pytest.mark.parametrize("condition", [on_new_data, on_changed_data])
+def test_an_absent_optional_input_holds_nothing_back_and_a_change_of_it_asks(
+    pair: Pair, condition: Callable[..., dg.AutomationCondition]
+) -> None:
+    pair.connect(condition(optional=LOOKUP), inputs=("source", "lookup"))
+    pair.made("source")
+    assert pair.look() == {DAY}
+    pair.made("target")
+    assert pair.look() == set()
+    pair.made("lookup")
+    assert pair.look() == {DAY}
+
+
+def test_a_reference_must_be_there_but_a_refresh_of_it_asks_for_nothing(pair: Pair) -> None:
+    pair.connect(on_new_data(reference=LOOKUP), inputs=("source", "lookup"))
+    pair.made("source")
+    assert pair.look() == set()
+    pair.made("lookup")
+    assert pair.look() == {DAY}
+    pair.made("target")
+    assert pair.look() == set()
+    pair.made("lookup", content="refreshed")
+    assert pair.look() == set()
+
+
+@every_condition
+def test_a_partition_waits_until_its_input_is_no_longer_being_made(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    pair.made("source", DAY, "first")
+    seen: list[set[str | None]] = []
+    pair.during["source"] = lambda: seen.append(pair.look())
+    assert pair.run("source")
+    assert seen == [set()]
+    assert pair.look() == {DAY}
+
+
+@every_condition
+def test_a_partition_is_left_alone_while_a_run_for_it_is_under_way(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    seen: list[set[str | None]] = []
+
+    def meanwhile() -> None:
+        pair.made("source", DAY)
+        pair.made("source", NEXT_DAY)
+        seen.append(pair.look())
+
+    pair.during["target"] = meanwhile
+    assert pair.run("target")
+    assert seen == [{NEXT_DAY}]
+
+
+@every_condition
+def test_an_input_that_changes_while_its_partition_is_being_made_asks_for_that_partition_afterwards(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    pair.made("source", DAY, "first")
+    assert pair.look() == {DAY}
+
+    def meanwhile() -> None:
+        assert pair.look() == set()
+        pair.made("source", DAY, "second")  # after the run has read the first
+        assert pair.look() == set()
+
+    pair.during["target"] = meanwhile
+    assert pair.run("target")
+    assert pair.look() == {DAY}
+
+
+@every_condition
+def test_an_input_that_is_made_by_the_same_run_asks_for_nothing_afterwards(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    pair.made("source", DAY, "first")
+    pair.made("target", DAY)
+    assert pair.look() == set()
+    seen: list[set[str | None]] = []
+    pair.during["target"] = lambda: seen.append(pair.look())
+    assert pair.run("source", "target")
+    assert seen == [set()]
+    assert pair.look() == set()
+    assert pair.look() == set()
+
+
+@every_condition
+def test_a_partition_whose_run_failed_is_not_asked_for_again_until_an_input_changes(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    pair.made("source", DAY, "broken")
+    assert pair.look() == {DAY}
+    pair.during["target"] = lambda: 1 / 0
+    assert not pair.run("target")
+    assert pair.look() == set()
+    assert pair.look() == set()
+    pair.made("source", DAY, "repaired")
+    assert pair.look() == {DAY}
+
+
+@every_condition
+def test_what_was_wiped_is_asked_for_again_where_its_input_is_there(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    pair.made("source")
+    pair.made("target")
+    assert pair.look() == set()
+    pair.instance.wipe_assets([dg.AssetKey("target")])
+    assert pair.look() == {DAY}
+
+
+@every_condition
+def test_what_was_made_before_the_first_look_is_asked_for_where_the_target_is_missing(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.made("source", DAY)
+    pair.made("source", NEXT_DAY)
+    pair.made("target", DAY)
+    assert pair.connect(condition) == {NEXT_DAY}
