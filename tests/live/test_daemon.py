@@ -15,6 +15,7 @@ from assets.flights import replay
 from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, REFERENCE, Platform
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 300  # how fast it is, is not what this proves; a busy machine takes a minute for a step
 
 
 @pytest.fixture
@@ -47,14 +48,14 @@ def daemon(live: Platform, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def wait_for(what: str, found: Callable[[], bool], daemon: subprocess.Popen[bytes], seconds: float) -> float:
-    """Seconds until `found`; fails with what was waited for when the time is up or the daemon died."""
+def wait_for(what: str, found: Callable[[], bool], daemon: subprocess.Popen[bytes]) -> None:
+    """Until `found`; fails with what was waited for when the daemon died or nothing came for very long."""
     started = time.monotonic()
     while not found():
         assert daemon.poll() is None, f"the daemon ended while waiting for {what}"
-        assert time.monotonic() - started < seconds, f"{what} did not appear within {seconds:.0f} s"
+        assert time.monotonic() - started < PATIENCE_SECONDS, f"{what} did not appear in {PATIENCE_SECONDS} s"
         time.sleep(1)
-    return time.monotonic() - started
+    print(f"{what}: after {time.monotonic() - started:.0f} s")
 
 
 def failed_runs(platform: Platform) -> list[str]:
@@ -77,13 +78,13 @@ def test_the_last_day_of_january_and_the_first_of_february_flow_by_themselves_to
     def made(key: list[str], partition: str) -> Callable[[], bool]:
         return lambda: live.latest(key, partition) is not None
 
-    wait_for("features of 2013-01-31", made(["features", "departures"], "2013-01-31"), daemon, 120)
-    wait_for("the training set of January", made(["features", "training_set"], "2013-01"), daemon, 60)
+    wait_for("features of 2013-01-31", made(["features", "departures"], "2013-01-31"), daemon)
+    wait_for("the training set of January", made(["features", "training_set"], "2013-01"), daemon)
     for origin in ("EWR", "JFK", "LGA"):
         champion = made(["models", "delay_champion"], f"2013-01|{origin}")
-        wait_for(f"January's champion for {origin}", champion, daemon, 120)
-    wait_for("predictions of 2013-02-01", made(["predictions", "delays"], "2013-02-01"), daemon, 120)
-    wait_for("their quality", made(["reports", "prediction_quality"], "2013-02-01"), daemon, 60)
+        wait_for(f"January's champion for {origin}", champion, daemon)
+    wait_for("predictions of 2013-02-01", made(["predictions", "delays"], "2013-02-01"), daemon)
+    wait_for("their quality", made(["reports", "prediction_quality"], "2013-02-01"), daemon)
 
     assert failed_runs(live) == []
     quality = live.latest(["reports", "prediction_quality"], "2013-02-01")
