@@ -1,5 +1,6 @@
 """The lake: one Delta table per asset, replaced partition by partition in one transaction each."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,12 +113,11 @@ class LakeIOManager(dg.IOManager):
         version = self._lake.replace(context.asset_key, rows, keys, column)
         step = context.step_context
         step.set_data_version(context.asset_key, dg.DataVersion(data_version(rows)))
-        if column is not None:
-            for counted in rows.group_by(column).aggregate([([], "count_all")]).to_pylist():
+        if keys is not None and column is not None:
+            counted = Counter(rows[column].cast(pa.string()).to_pylist())
+            for key in keys:
                 step.add_asset_metadata(
-                    {"dagster/partition_row_count": counted["count_all"]},
-                    asset_key=context.asset_key,
-                    partition_key=str(counted[column]),
+                    {"dagster/partition_row_count": counted[key]}, asset_key=context.asset_key, partition_key=key
                 )
         context.add_output_metadata(
             {

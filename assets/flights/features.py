@@ -46,11 +46,13 @@ def late_rates(lateness: pd.DataFrame, dimension: str, days: pd.DatetimeIndex, w
     """The share of late arrivals over the `window` days before each day, per value of a dimension.
 
     Each rate is drawn toward the overall rate of the same days: (late + k·overall) / (arrivals + k), the posterior
-    mean under a beta prior worth k = `PRIOR_ARRIVALS` arrivals. NaN where no arrival of any kind is known.
+    mean under a beta prior worth k = `PRIOR_ARRIVALS` arrivals. A value that did not arrive in those days has no rate.
 
     Returns:
-        One row per day and value that had an arrival in the record given: flight_date, value, rate (0 to 1).
+        One row per day and value that arrived in the window before it: flight_date, value, rate (0 to 1).
     """
+    if days.empty:  # a day that landed without departures
+        return pd.DataFrame({"flight_date": days, "value": pd.Series(dtype="str"), "rate": pd.Series(dtype="float64")})
     rows = lateness[lateness["dimension"] == dimension]
     calendar = pd.date_range(days.min() - timedelta(days=window), days.max())
 
@@ -61,7 +63,9 @@ def late_rates(lateness: pd.DataFrame, dimension: str, days: pd.DatetimeIndex, w
     arrivals, late = before("arrivals"), before("late_arrivals")
     overall = late.sum(axis=1) / arrivals.sum(axis=1)
     rates = (late.add(PRIOR_ARRIVALS * overall, axis=0)) / (arrivals + PRIOR_ARRIVALS)
-    return rates.rename_axis("flight_date").reset_index().melt("flight_date", var_name="value", value_name="rate")
+    # What the record holds of the day itself or of later ones must not decide whether a value is known.
+    known = rates.where(arrivals > 0).rename_axis("flight_date").reset_index()
+    return known.melt("flight_date", var_name="value", value_name="rate").dropna(subset="rate")
 
 
 def build_features(departures: pd.DataFrame, lateness: pd.DataFrame, aircraft: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +89,7 @@ def build_features(departures: pd.DataFrame, lateness: pd.DataFrame, aircraft: p
     as_they_are = [c for c in NUMBERS if c in frame.columns]
     features[as_they_are] = frame[as_they_are]
 
-    days = pd.DatetimeIndex(sorted(flight_day.unique()))
+    days = pd.DatetimeIndex(flight_day.unique())
     lateness = lateness.assign(flight_date=pd.to_datetime(lateness["flight_date"]))
     hour = frame["origin"] + "/" + frame["scheduled_hour"].astype(int).astype(str).str.zfill(2)
     flight = frame["carrier"] + "/" + frame["flight_number"].astype(str) + "/" + frame["origin"]

@@ -34,7 +34,9 @@ def delays(features: pd.DataFrame, models: dict[str, StoredModel]) -> pd.DataFra
     Raises:
         KeyError: no model is in service for a month and airport of the day.
     """
-    scored = []
+    columns = ["departure_id", "flight_date", "origin"]
+    nothing = {"probability": pd.Series(dtype="float64"), "candidate": pd.Series(dtype="str")}
+    scored = [features[columns].head(0).assign(**nothing, champion=nothing["candidate"])]
     month = pd.to_datetime(features["flight_date"]).dt.strftime("%Y-%m")
     for (served, origin), rows in features.groupby([month, "origin"], sort=True):
         if (partition := f"{served}|{origin}") not in models:
@@ -44,7 +46,7 @@ def delays(features: pd.DataFrame, models: dict[str, StoredModel]) -> pd.DataFra
             )
         model = models[partition]
         scored.append(
-            rows[["departure_id", "flight_date", "origin"]].assign(
+            rows[columns].assign(
                 probability=late_probability(model, rows),
                 candidate=model.card["asset"],
                 champion=model.card["partition"],
@@ -98,9 +100,7 @@ def prediction_quality(
         first, last = arrived["flight_date"].min(), arrived["flight_date"].max()
         title = f"{first}" if first == last else f"{first} to {last}"
         context.add_asset_metadata({"calibration": calibration_plot(arrived["late"], arrived["probability"], title)})
-    columns = ["auc", "log_loss", "brier", "calibration_error", "late_share"]
-    return (
-        pd.DataFrame(rows)
-        .reindex(columns=["flight_date", "origin", "departures", "rows", *columns])
-        .astype({**dict.fromkeys(columns, float), "departures": int, "rows": int})
+    measures = ["auc", "log_loss", "brier", "calibration_error", "late_share"]
+    return pd.DataFrame(rows, columns=["flight_date", "origin", "departures", "rows", *measures]).astype(
+        {**dict.fromkeys(measures, float), "departures": int, "rows": int}
     )
