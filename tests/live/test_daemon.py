@@ -19,11 +19,12 @@ PATIENCE_SECONDS = 300  # how fast it is, is not what this proves; a busy machin
 
 
 @pytest.fixture
-def live(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
+def live(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
     """The platform with January but its last day made, on an instance that a daemon can share."""
     home = tmp_path / "dagster"
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / "platform/dagster.yaml").read_text())
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield Platform(platform.deployment, instance)
 
@@ -34,7 +35,7 @@ def daemon(live: Platform, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [Path(sys.executable).with_name("dagster-daemon"), "run", "--workspace", "workspace.yaml"],
         cwd=ROOT,
-        env=os.environ | {"DAGSTER_HOME": live.instance.root_directory, "TILTH_HOME": str(live.deployment.home)},
+        env=os.environ | {"TILTH_HOME": str(live.deployment.home)},
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
