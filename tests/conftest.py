@@ -1,6 +1,7 @@
 """What several tests need: a platform of its own, with its state in a temporary folder."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -94,16 +95,18 @@ class Platform:
         return (found.tags or {})["dagster/data_version"]
 
 
+@contextmanager
+def platform_in(home: Path) -> Iterator[Platform]:
+    """A platform with its state in `home`, a folder that is there."""
+    with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.local_temp(str(home)) as instance:
+        platform = Platform(Deployment(home=home), instance)
+        for name, value in connection_environment(platform.warehouse).items():
+            environment.setenv(name, value)  # what resources.dbt sets for the process is given back at the end
+        yield platform
+
+
 @pytest.fixture
-def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+def platform(tmp_path: Path) -> Iterator[Platform]:
     """An empty platform in a folder of its own."""
-    deployment = Deployment(home=tmp_path / "state")
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        yield from _connected(Platform(deployment, instance), monkeypatch)
-
-
-def _connected(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
-    # resources.dbt sets these for the process; a test gives them back.
-    for name, value in connection_environment(platform.warehouse).items():
-        monkeypatch.setenv(name, value)
-    yield platform
+    with platform_in(tmp_path) as platform:
+        yield platform

@@ -18,10 +18,8 @@ from assets.flights import partitions as by
 from assets.flights import replay
 from assets.flights.definitions import definitions
 from assets.flights.models import TRUSTED_TYPES
-from resources.dbt import connection_environment
 from resources.registry import ModelRegistry, StoredModel
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, REFERENCE, SCORED, Platform
-from tilth.deployment import Deployment
+from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, REFERENCE, SCORED, Platform, platform_in
 
 DAYS = ["2013-01-29", "2013-01-30", "2013-01-31", "2013-02-01", "2013-02-02"]
 TRAINED_DAYS, SCORED_DAYS = DAYS[:3], DAYS[3:]
@@ -80,10 +78,7 @@ class Graph:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
     home = tmp_path_factory.mktemp("state")
-    with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.local_temp(str(home)) as instance:
-        platform = Platform(Deployment(home=home), instance)
-        for name, value in connection_environment(platform.warehouse).items():
-            environment.setenv(name, value)  # what resources.dbt sets for the process is given back at the end
+    with platform_in(home) as platform:
         platform.land(DAYS[0], DAYS[-1])
         replay.land_reference(platform.landing)
         runs = [platform.materialize(assets, *made[:1], *made[-1:]) for assets, _, made in RUNS]

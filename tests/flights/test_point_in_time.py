@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from assets.flights import replay
 from assets.flights.dbt_models import project
 from assets.flights.features import NUMBERS, build_features
-from resources.dbt import connection_environment
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, REFERENCE, Platform
-from tilth.deployment import Deployment
+from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, REFERENCE, Platform, platform_in
 
 DAYS = ["2013-01-28", "2013-01-29", "2013-01-30", "2013-01-31", "2013-02-01"]
 # It is noon in New York on this day: what is scheduled for the hour of noon has yet to leave.
@@ -85,10 +83,7 @@ def made(platform: Platform) -> World:
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
     home = tmp_path_factory.mktemp("state")
-    with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.local_temp(str(home)) as instance:
-        platform = Platform(Deployment(home=home), instance)
-        for name, value in connection_environment(platform.warehouse).items():
-            environment.setenv(name, value)  # what resources.dbt sets for the process is given back at the end
+    with platform_in(home) as platform:
         platform.land(DAYS[0], DAYS[-1])
         replay.land_reference(platform.landing)
         platform.make(REFERENCE)

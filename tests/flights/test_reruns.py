@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from assets.flights import replay
-from resources.dbt import connection_environment
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, REFERENCE, SCORED, Platform
+from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, REFERENCE, SCORED, Platform, platform_in
 from tilth.deployment import Deployment
 
 FIRST, MIDDLE, LAST = DAYS = ["2013-01-30", "2013-01-31", "2013-02-01"]
@@ -33,10 +32,7 @@ def copied(platform: Platform, home: Path) -> Iterator[Platform]:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The reference tables are made and no day has landed."""
     home = tmp_path_factory.mktemp("reference")
-    with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.local_temp(str(home)) as instance:
-        platform = Platform(Deployment(home=home), instance)
-        for name, value in connection_environment(platform.warehouse).items():
-            environment.setenv(name, value)  # what resources.dbt sets for the process is given back at the end
+    with platform_in(home) as platform:
         replay.land_reference(platform.landing)
         platform.make(REFERENCE)
         yield platform
