@@ -5,6 +5,9 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+ifneq ($(words $(CURDIR)),1)
+$(error make cannot work in a folder whose path has a space: $(CURDIR))
+endif
 PORT ?= 3000
 DBT := assets/flights/dbt
 LOCKS := runtime dev gpu
@@ -16,7 +19,7 @@ export DAGSTER_HOME ?= $(TILTH_HOME)/dagster
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 ENVIRONMENT := $(VENV)/.installed
-MANIFEST := $(DBT)/target/manifest.json
+MANIFEST := $(if $(wildcard $(DBT)/dbt_project.yml),$(DBT)/target/manifest.json)
 INSTANCE := $(DAGSTER_HOME)/dagster.yaml
 READY := $(ENVIRONMENT) $(MANIFEST) $(INSTANCE)
 
@@ -64,11 +67,11 @@ lock: $(ENVIRONMENT) ## renew requirements/*.lock from pyproject.toml
 	@UV=$$(command -v uv); for lock in $(LOCKS); do \
 	  extra=$$([ $$lock = runtime ] || echo "--extra $$lock"); \
 	  $$UV pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
-	    --no-emit-find-links --upgrade pyproject.toml $$extra -o requirements/$$lock.lock; done
+	    --no-emit-find-links --upgrade pyproject.toml $$extra -o requirements/$$lock.lock || exit; done
 
 .PHONY: clean
-clean: ## remove all local state (the environment stays)
-	@rm -rf $(addprefix $(TILTH_HOME)/,landing warehouse.duckdb warehouse.duckdb.wal lake models dagster) \
+clean: ## remove the state in TILTH_HOME (the environment stays, and stores elsewhere)
+	@rm -rf "$(TILTH_HOME)"/{landing,warehouse.duckdb,warehouse.duckdb.wal,lake,models,dagster,demo.log} \
 	  $(DBT)/target $(DBT)/logs
 
 # uv where it is installed; otherwise from PyPI, into the environment itself.
@@ -81,7 +84,7 @@ $(ENVIRONMENT): requirements/dev.lock pyproject.toml
 	@touch $@
 
 # Outside of `dagster dev` nothing prepares the manifest that the dbt assets are made of.
-$(MANIFEST): $(ENVIRONMENT) $(shell find $(DBT) -path $(DBT)/target -prune -o \( -name '*.sql' -o -name '*.yml' \) -print 2>/dev/null)
+$(DBT)/target/manifest.json: $(ENVIRONMENT) $(shell find $(DBT) -path $(DBT)/target -prune -o \( -name '*.sql' -o -name '*.yml' \) -print 2>/dev/null)
 	@echo "preparing the dbt project"
 	@$(BIN)/dbt parse --quiet --project-dir $(DBT) --profiles-dir $(DBT)
 	@touch $@

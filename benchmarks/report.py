@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from operator import ge, le
 from pathlib import Path
@@ -32,7 +33,7 @@ class Figure:
 
 
 def report(benchmark: str, figures: list[Figure]) -> None:
-    """Print the figures and write them to benchmarks/results/<benchmark>.json."""
+    """Print the figures and write them to benchmarks/results/<benchmark>.json; ends non-zero where a bar is missed."""
     print(f"\n{benchmark}")
     for f in figures:
         verdict = "holds" if f.holds else "DOES NOT HOLD"
@@ -40,3 +41,5 @@ def report(benchmark: str, figures: list[Figure]) -> None:
     RESULTS.mkdir(exist_ok=True)
     rows = [asdict(f) | {"figure": round(f.figure, 3)} for f in figures]
     (RESULTS / f"{benchmark}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    if not all(f.holds for f in figures):
+        sys.exit(1)

@@ -1,9 +1,13 @@
 """dbt on the deployment's warehouse: which target, and the connection by environment."""
 
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dagster_dbt import DbtCliResource, DbtProject
 
@@ -16,13 +20,15 @@ def connection_environment(warehouse: Warehouse) -> dict[str, str]:
     if warehouse.engine == "duckdb":
         return {"TILTH_DBT_TARGET": "duckdb", "TILTH_DUCKDB_PATH": uri.removeprefix("duckdb://")}
     parts = urlsplit(uri)
-    return {
+    # What libpq knows as a variable, sslmode and sslrootcert above all, reaches dbt's driver as well.
+    options = {f"PG{name.upper()}": value for name, value in parse_qsl(parts.query)}
+    return options | {
         "TILTH_DBT_TARGET": "postgres",
-        "PGHOST": parts.hostname or "127.0.0.1",
+        "PGHOST": parts.hostname or options.get("PGHOST", "127.0.0.1"),
         "PGPORT": str(parts.port or 5432),
         "PGUSER": unquote(parts.username or ""),
         "PGPASSWORD": unquote(parts.password or ""),
-        "PGDATABASE": parts.path.lstrip("/"),
+        "PGDATABASE": unquote(parts.path.lstrip("/")),
     }
 
 
@@ -39,6 +45,14 @@ def dbt_project(folder: Path) -> DbtProject:
     if not project.manifest_path.is_file():
         raise FileNotFoundError(f"{project.manifest_path} is not there yet; `make setup` prepares it (dbt parse).")
     return project
+
+
+@contextmanager
+def target_folder() -> Iterator[Path]:
+    """A folder for what dbt compiles; it goes, unless the work in it fails: then somebody will want to read it."""
+    folder = Path(tempfile.mkdtemp(prefix="dbt-"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 def dbt_resource(project: DbtProject, warehouse: Warehouse) -> DbtCliResource:

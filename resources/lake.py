@@ -73,11 +73,11 @@ class Lake:
         """Put `rows` in place of those of `partitions` (of all rows for None) in one commit; the new table version.
 
         Raises:
-            ValueError: a row lies outside of the partitions that are written.
+            ValueError: a row lies outside of the partitions that are written, or a column's type is not the table's.
         """
         path = self.path(key)
         if partitions is None or partition_column is None:
-            write_deltalake(path, rows, mode="overwrite")
+            write_deltalake(path, rows, mode="overwrite", schema_mode="overwrite")
             return DeltaTable(path).version()
         foreign = set(rows[partition_column].unique().cast(pa.string()).to_pylist()) - set(partitions)
         if foreign:
@@ -86,7 +86,9 @@ class Lake:
                 f"belong to the partitions that are written ({min(partitions)} to {max(partitions)}). "
                 "Keep them out of the frame that the asset returns."
             )
-        if not DeltaTable.is_deltatable(path):
+        if DeltaTable.is_deltatable(path):
+            _same_columns(key, pa.schema(DeltaTable(path).schema().to_arrow()), rows.schema)
+        else:
             # The first write makes the table; several at once may try, and one wins.
             DeltaTable.create(path, rows.schema, mode="ignore", partition_by=[partition_column])
         column_type = rows.schema.field(partition_column).type
@@ -94,6 +96,26 @@ class Lake:
         values = ", ".join(literal.format(p.replace("'", "''")) for p in sorted(set(partitions)))
         write_deltalake(path, rows, mode="overwrite", predicate=f"{partition_column} IN ({values})")
         return DeltaTable(path).version()
+
+
+def _same_columns(key: dg.AssetKey, stored: pa.Schema, written: pa.Schema) -> None:
+    """Other partitions keep their columns and types, and the writer would cast to those without a word."""
+    # A column without a single value has no type of its own.
+    types = {
+        f.name: stored.field(f.name).type if pa.types.is_null(f.type) and f.name in stored.names else f.type
+        for f in written
+    }
+    before = {f.name: f.type for f in stored}
+    changed = [
+        f"{name}: {before.get(name, 'absent')} is stored, {types.get(name, 'absent')} came"
+        for name in before | types
+        if before.get(name) != types.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{key.to_user_string()}: columns differ from those of the table in the lake ({'; '.join(changed)}). Give "
+            "them the stored type in the asset; or remove the table and materialize all of its partitions again."
+        )
 
 
 class LakeIOManager(dg.IOManager):

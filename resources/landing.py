@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
+from pydantic import field_validator
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ class LandingZone(dg.ConfigurableResource):
     """
 
     uri: str
+
+    @field_validator("uri")
+    @classmethod
+    def _is_a_folder(cls, uri: str) -> str:
+        if "://" in uri:
+            raise ValueError(f"TILTH_LANDING_URI is {uri}: files land in a folder; name its path.")
+        return uri
 
     def path_of(self, table: str, name: str) -> str:
         """Where the file is or would be, for people to read."""

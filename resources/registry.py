@@ -2,11 +2,12 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
 
 import dagster as dg
 import skops.io
@@ -31,19 +32,28 @@ class ModelRegistry:
     trusted: Sequence[str]
     branch: str = "main"
 
+    def __post_init__(self) -> None:
+        if "://" in self.uri:
+            raise ValueError(f"TILTH_MODELS_URI is {self.uri}: models are stored in a folder; name its path.")
+
     def path(self, key: dg.AssetKey, partition: str) -> Path:
-        """Where the model of a partition lies; the dimensions of its key are folders."""
-        return Path(self.uri, self.branch, *key.path, *partition.split("|")).with_suffix(".skops")
+        """Where the model of a partition lies; the dimensions of its key are folders, quoted as in an address."""
+        *folders, name = (quote(part, safe=" ").replace(".", "%2E") for part in partition.split("|"))
+        return Path(self.uri, self.branch, *key.path, *folders, f"{name}.skops")
 
     def save(self, key: dg.AssetKey, partition: str, model: StoredModel) -> Path:
         """Store the model; a reader sees the old file or the new one, never half of one."""
         path = self.path(key, partition)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            file.write(skops.io.dumps({"estimator": model.estimator, "card": json.dumps(dict(model.card))}))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        hidden = path.with_name(f".{path.name}.{uuid4().hex}")
+        try:
+            with hidden.open("xb") as file:
+                file.write(skops.io.dumps({"estimator": model.estimator, "card": json.dumps(dict(model.card))}))
+                file.flush()
+                os.fsync(file.fileno())
+            hidden.replace(path)
+        finally:
+            hidden.unlink(missing_ok=True)
         return path
 
     def load(self, key: dg.AssetKey, partition: str) -> StoredModel:

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import adbc_driver_manager
 import dagster as dg
@@ -88,8 +89,13 @@ class Warehouse:
     @property
     def engine(self) -> str:
         """`duckdb` or `postgresql`."""
-        scheme = self.uri.get_secret_value().split(":", 1)[0]
-        return "postgresql" if scheme == "postgres" else scheme
+        uri = self.uri.get_secret_value()
+        if uri.startswith("duckdb:///"):
+            return "duckdb"
+        if uri.startswith(("postgresql://", "postgres://")):
+            return "postgresql"
+        # Not shown, for it may hold a password.
+        raise ValueError("TILTH_WAREHOUSE_URI must start with duckdb:/// or postgresql://")
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -124,11 +130,14 @@ class Warehouse:
         if self.engine == "postgresql":
             import adbc_driver_postgresql.dbapi
 
-            return adbc_driver_postgresql.dbapi.connect(uri)
-        if self.engine != "duckdb":
-            raise ValueError(
-                f"TILTH_WAREHOUSE_URI starts with {self.engine!r}; it must start with duckdb:/// or postgresql://"
-            )
+            try:
+                return adbc_driver_postgresql.dbapi.connect(uri)
+            except adbc_driver_manager.Error as error:
+                # The driver may repeat the address in its message, with the password.
+                said = str(error)
+                for secret in (uri, urlsplit(uri).password or "", unquote(urlsplit(uri).password or "")):
+                    said = said.replace(secret, "***") if secret else said
+                raise ConnectionError(f"The PostgreSQL of TILTH_WAREHOUSE_URI cannot be reached: {said}") from None
         import adbc_driver_duckdb.dbapi
 
         path = Path(uri.removeprefix("duckdb://"))

@@ -1,11 +1,14 @@
 """The dbt project as assets: daily models by day, reference models whole."""
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 from dagster_dbt import (
     DagsterDbtTranslator,
     DagsterDbtTranslatorSettings,
@@ -15,11 +18,16 @@ from dagster_dbt import (
 )
 
 from assets.flights import partitions as by
-from assets.flights.freshness import DAILY
-from resources.dbt import dbt_project
+from assets.flights.freshness import DAILY, WEEKLY
+from resources.dbt import dbt_project, target_folder
+from resources.frames import data_version
+from resources.warehouse import Warehouse, condition
 from tilth.automation import on_new_data
 
 project = dbt_project(Path(__file__).parent / "dbt")
+
+# dbt invocations, of some 5 to 10 seconds each: one bad day of a year is found in 18.
+MAX_ATTEMPTS = 24
 
 # What the daily models' tests look up.
 REFERENCE = dg.AssetSelection.assets(["marts", "airlines"], ["marts", "airports"])
@@ -44,9 +52,10 @@ class FlightsTranslator(DagsterDbtTranslator):
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         spec = super().get_asset_spec(manifest, unique_id, project)
-        if spec.key.path[0] == "marts" and "daily" in manifest["nodes"].get(unique_id, {}).get("tags", []):
-            return spec.replace_attributes(freshness_policy=DAILY)
-        return spec
+        if spec.key.path[0] != "marts":
+            return spec
+        daily = "daily" in manifest["nodes"][unique_id]["tags"]
+        return spec.replace_attributes(freshness_policy=DAILY if daily else WEEKLY)
 
 
 translator = FlightsTranslator(DagsterDbtTranslatorSettings(enable_code_references=False))
@@ -61,56 +70,97 @@ translator = FlightsTranslator(DagsterDbtTranslatorSettings(enable_code_referenc
     dagster_dbt_translator=translator,
     pool="warehouse",
 )
-def daily_models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+def daily_models(
+    context: dg.AssetExecutionContext, dbt: DbtCliResource, warehouse: dg.ResourceParam[Warehouse]
+) -> Iterator[Any]:
     """The daily models and their tests for the step's range of days, in one dbt invocation.
 
     A day counts as made when its tests have passed. Where a range fails them, its halves are built again, and theirs:
-    the days that pass are recorded one by one, and the step fails for the others.
+    the days that pass are recorded one by one; the others get the rows back that they had, and the step fails for them.
     """
-
-    def build(days: Sequence[str]) -> DbtCliInvocation:
-        variables = {"first_day": days[0], "last_day": days[-1]}
-        return dbt.cli(["build", "--vars", json.dumps(variables)], context=context, raise_on_error=False)
-
     days = context.partition_keys
-    whole = build(days)
-    # dbt reports a model before it runs the model's tests; what is downstream must not hear of it before they passed.
-    made, failed = [], []
-    for event in whole.stream():
-        if isinstance(event, dg.Output):
-            made.append(event)
-            continue
-        if (
-            isinstance(event, dg.AssetCheckResult)
-            and not event.passed
-            and event.severity == dg.AssetCheckSeverity.ERROR
-        ):
-            failed.append(event.check_name)
-        yield event
-    if whole.is_successful():
-        yield from made
-        return
-    if not failed:
-        raise whole.get_error() or RuntimeError("dbt failed and said nothing; look at its log in the run's output.")
-    passing = passing_days(lambda part: build(part).wait().is_successful(), days)
-    for day in passing:
+    columns = {key: str(spec.metadata["partition_expr"]) for key, spec in context.assets_def.specs_by_key.items()}
+    tables = {key: columns[key] for key in context.selected_asset_keys if key.path[0] == "marts"}
+    before = {key: rows_of(warehouse, key, column, days) for key, column in tables.items()}
+
+    with target_folder() as target:
+
+        def build(part: Sequence[str]) -> DbtCliInvocation:
+            variables = json.dumps({"first_day": part[0], "last_day": part[-1]})
+            return dbt.cli(["build", "--vars", variables], context=context, target_path=target, raise_on_error=False)
+
+        whole = build(days)
+        # dbt reports a model before it runs the model's tests; what is downstream must not hear of it before they pass.
+        made, failed = [], set()
+        for event in whole.stream():
+            if isinstance(event, dg.Output):
+                made.append(event)
+                continue
+            yield event
+            if not event.passed and event.severity == dg.AssetCheckSeverity.ERROR:
+                failed.add(event.check_name)
+        if whole.is_successful():
+            yield from made
+            return
+        if not failed:
+            raise whole.get_error() or RuntimeError("dbt failed and said nothing; look at the run's output.")
+
+        passing = passing_days(lambda part: build(part).wait().is_successful(), days)
+        rejected = [day for day in days if day not in passing]
+        with warehouse.transaction() as transaction:
+            for key, column in tables.items():
+                was = before[key]
+                if was is None:
+                    was = rows_of(warehouse, key, column, [])
+                if was is not None:
+                    transaction.replace(".".join(key.path), on_days(was, column, rejected), column, rejected)
         for key in context.selected_asset_keys:
-            context.log_event(dg.AssetMaterialization(key, partition=day))
-    rejected = [day for day in days if day not in passing]
-    raise dg.Failure(
-        f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(failed))}: {', '.join(rejected[:20])}. Their rows "
-        "are in the marts, but nothing is made of them. Land them again corrected, or correct the test, and run "
-        f"these days again. The other {len(passing)} days are recorded.",
-        allow_retries=False,
-    )
+            now = rows_of(warehouse, key, columns[key], passing)
+            for day in passing if now is not None else []:
+                rows = on_days(now, columns[key], [day])
+                metadata = {"dagster/partition_row_count": rows.num_rows}
+                tags = {"dagster/data_version": data_version(rows)}
+                context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
+        raise dg.Failure(
+            f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(failed))}, or cannot be told from such days: "
+            f"{', '.join(rejected[:20])}. The marts hold what they held of them before. Land them again corrected, or "
+            f"correct the test, and run them again. The other {len(passing)} days are made and recorded.",
+            allow_retries=False,
+        )
 
 
-def passing_days(passes: Callable[[Sequence[str]], bool], days: Sequence[str]) -> list[str]:
-    """Of days that do not pass together, those that do on their own, found by halving."""
-    if len(days) == 1:
-        return []
-    halves = days[: len(days) // 2], days[len(days) // 2 :]
-    return [day for half in halves for day in (half if passes(half) else passing_days(passes, half))]
+def rows_of(warehouse: Warehouse, key: dg.AssetKey, column: str, days: Sequence[str]) -> pa.Table | None:
+    """The table's rows of these days, in the order of all columns; None where there is no such table."""
+    table = ".".join(key.path)
+    if not warehouse.exists(table):
+        return None
+    rows = warehouse.read(f"SELECT * FROM {table} WHERE {condition(column, days)}")  # noqa: S608
+    return rows.sort_by([(name, "ascending") for name in rows.column_names])
+
+
+def on_days(rows: pa.Table, column: str, days: Sequence[str]) -> pa.Table:
+    """Those of these days."""
+    return rows.filter(pc.is_in(rows[column].cast(pa.string()), pa.array(days, pa.string())))
+
+
+def passing_days(
+    passes: Callable[[Sequence[str]], bool], days: Sequence[str], attempts: int = MAX_ATTEMPTS
+) -> list[str]:
+    """Of days that do not pass together, those that do in a part of them, found by halving.
+
+    After `attempts`, days whose own part never passed count as failing: a fault of all days is not tried on each.
+    """
+    passing: list[str] = []
+    failing = deque([days])
+    while failing and attempts > 0:
+        part = failing.popleft()
+        for half in (part[: len(part) // 2], part[len(part) // 2 :]) if len(part) > 1 else ():
+            attempts -= 1
+            if passes(half):
+                passing += half
+            else:
+                failing.append(half)
+    return sorted(passing)
 
 
 @dbt_assets(
@@ -122,4 +172,5 @@ def passing_days(passes: Callable[[Sequence[str]], bool], days: Sequence[str]) -
 )
 def reference_models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
     """The reference tables' models and their tests."""
-    yield from dbt.cli(["build"], context=context).stream()
+    with target_folder() as target:
+        yield from dbt.cli(["build"], context=context, target_path=target).stream()

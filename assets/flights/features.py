@@ -83,7 +83,7 @@ def build_features(departures: pd.DataFrame, lateness: pd.DataFrame, aircraft: p
     features = frame[["departure_id", "flight_date", "origin", "carrier", "destination"]].copy()
     features["engine_type"] = frame["engine_type"].fillna("unknown")
     features["day_of_week"] = flight_day.dt.dayofweek
-    features["scheduled_minute"] = frame["scheduled_departure_at"].dt.minute
+    features["scheduled_minute"] = frame["scheduled_departure_at"].dt.tz_convert("America/New_York").dt.minute
     features["aircraft_age_years"] = flight_day.dt.year - frame["year_built"]
     features["aircraft_seats"] = frame["seats"]
     as_they_are = [c for c in NUMBERS if c in frame.columns]

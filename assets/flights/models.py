@@ -19,8 +19,8 @@ from assets.flights.features import CATEGORIES, NUMBERS
 from assets.flights.freshness import MONTHLY
 from assets.flights.scoring import (
     calibration_plot,
-    data_version_of_scores,
-    late_probability,
+    data_version_of_models,
+    fingerprint,
     one_thread,
     probability_scores,
 )
@@ -156,6 +156,7 @@ def train(
         {
             **card,
             "features": features,
+            "fingerprint": fingerprint(final, window[features]),
             "metrics": probability_scores(judged["late"], judged["probability"]),
             "trained_rows": len(window),
             "trained_from": str(days[0]),
@@ -172,7 +173,7 @@ def train_partitions(
     parameters: LogisticParameters | BoostedParameters,
 ) -> dict[str, StoredModel]:
     """A model for every partition of the step, with its metrics and calibration plot as that partition's metadata."""
-    models, probabilities = {}, []
+    models = {}
     for partition in context.partition_keys:
         month, origin = partition.split("|")
         window = training_set[(training_set["month"] == month) & (training_set["origin"] == origin)]
@@ -183,7 +184,6 @@ def train_partitions(
         }
         model, judged = train(window, build, parameters.holdout_share, card)
         models[partition] = model
-        probabilities.append(late_probability(model, window))
         context.add_asset_metadata(
             {
                 **model.card["metrics"],
@@ -195,8 +195,7 @@ def train_partitions(
             },
             partition_key=partition,
         )
-    # skops files differ in bytes from run to run; what the models say does not.
-    context.set_data_version(context.asset_key, data_version_of_scores(probabilities))
+    context.set_data_version(context.asset_key, data_version_of_models(models))
     return models
 
 
@@ -257,6 +256,12 @@ def delay_champion(
         candidates = [found[partition] for found in (logistic, boosted) if partition in found]
         if not candidates:
             raise ValueError(f"models/delay_champion {partition}: no candidate is stored; train one first.")
+        judged = {(model.card["held_out_from"], model.card["metrics"]["rows"]) for model in candidates}
+        if len(judged) > 1:
+            raise ValueError(
+                f"models/delay_champion {partition}: the candidates were judged on different rows (from, how many: "
+                f"{sorted(judged)}); train them on one training set with one holdout_share, then compare them."
+            )
         champion = min(candidates, key=lambda model: model.card["metrics"]["log_loss"])
         champions[partition] = champion
         context.add_asset_metadata(
@@ -268,6 +273,7 @@ def delay_champion(
             },
             partition_key=partition,
         )
+    context.set_data_version(context.asset_key, data_version_of_models(champions))
     return champions
 
 
@@ -309,4 +315,5 @@ def in_service(context: dg.AssetExecutionContext, champions: dict[str, StoredMod
         context.add_asset_metadata(
             {"champion": max(earlier), "candidate": serving[partition].card["asset"]}, partition_key=partition
         )
+    context.set_data_version(context.asset_key, data_version_of_models(serving))
     return serving

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     from tilth.deployment import Deployment
 
     parser = argparse.ArgumentParser(prog="python -m assets.flights.replay", description=__doc__.splitlines()[0])
-    parser.add_argument("--reference", action="store_true", help="land planes, airlines and airports")
+    parser.add_argument("--reference", action="store_true", help="land planes, airlines and airports again")
     days = parser.add_mutually_exclusive_group()
     days.add_argument("--day", type=date.fromisoformat, help="land this day")
     days.add_argument("--through", type=date.fromisoformat, help="land every day after the latest landed up to this")
@@ -102,7 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("say what to land: --day, --through or --reference")
     landing = LandingZone(uri=Deployment().landing_uri)
     said = []
-    if chosen.reference:
+    landed = {file.table for file in landing.arrived(0, time.time_ns())}
+    if chosen.reference or not landed.issuperset(REFERENCE):  # nothing gets past staging without them
         said.append(f"{land_reference(landing)} reference files")
     last = chosen.day or chosen.through
     if last:

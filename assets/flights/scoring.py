@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -77,9 +78,16 @@ def calibration_plot(late: pd.Series, probability: pd.Series, title: str) -> dg.
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
 
 
-def data_version_of_scores(probabilities: Sequence[np.ndarray]) -> dg.DataVersion:
-    """A hash of what models predict, to nine digits: equal for models that say the same."""
-    digest = hashlib.sha256()
-    for values in probabilities:
-        digest.update(np.round(values, 9).tobytes())
-    return dg.DataVersion(digest.hexdigest()[:16])
+def fingerprint(estimator: Any, features: pd.DataFrame) -> str:
+    """A hash of what the estimator predicts for these features, to nine digits: equal for models that say the same,
+    where skops files of one model differ in bytes from run to run.
+    """
+    with one_thread():
+        probability = estimator.predict_proba(features)[:, 1]
+    return hashlib.sha256(np.round(probability, 9).tobytes()).hexdigest()[:16]
+
+
+def data_version_of_models(models: Mapping[str, StoredModel]) -> dg.DataVersion:
+    """One data version for the models of a step, by partition, from the fingerprints on their cards."""
+    text = " ".join(f"{partition}={models[partition].card['fingerprint']}" for partition in sorted(models))
+    return dg.DataVersion(hashlib.sha256(text.encode()).hexdigest()[:16])

@@ -102,7 +102,8 @@ def not_yet_read(instance: dg.DagsterInstance, files: Sequence[LandedFile]) -> l
 )
 def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult | dg.SkipReason:
     """The cursor is one integer: the time, in nanoseconds, up to which arrivals have been looked at."""
-    until = time.time_ns() - SETTLE_NANOSECONDS
+    # Never back, also when the clock is set back: an interval would be looked at twice, or its end be lost.
+    until = max(int(context.cursor or 0), time.time_ns() - SETTLE_NANOSECONDS)
     arrived = landing.arrived(after_ns=int(context.cursor or 0), until_ns=until)
     known_days = set(by.days.get_partition_keys())
     files = []

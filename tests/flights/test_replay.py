@@ -89,11 +89,13 @@ def test_through_goes_on_after_the_latest_landed_day(deployed: LandingZone, caps
     replay.main(["--through", "2013-01-03"])
 
     days = ["2013-01-01", "2013-01-02", "2013-01-03", "2013-01-04"]
-    assert landed(deployed) == {f"{table}/{day}.csv.gz" for table in replay.DAILY for day in days}
+    assert landed(deployed) == {f"{table}/{day}.csv.gz" for table in replay.DAILY for day in days} | {
+        f"{table}/{table}.csv" for table in replay.REFERENCE
+    }
     assert Path(deployed.path_of("flights", "2013-01-02.csv.gz")).stat().st_mtime_ns == before[1].st_mtime_ns
     said = capsys.readouterr().out.splitlines()
     assert [line.split(": ", 1)[1] for line in said] == [
-        "4 files of 2013-01-01 to 2013-01-02",
+        "3 reference files; 4 files of 2013-01-01 to 2013-01-02",
         "4 files of 2013-01-03 to 2013-01-04",
         "nothing new: 2013-01-03 and the days before it had landed",
     ]

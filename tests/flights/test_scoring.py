@@ -5,8 +5,16 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
-from assets.flights.scoring import calibration_plot, calibration_table, data_version_of_scores, probability_scores
+from assets.flights.scoring import (
+    calibration_plot,
+    calibration_table,
+    data_version_of_models,
+    fingerprint,
+    probability_scores,
+)
+from resources.registry import StoredModel
 
 
 def test_scores_of_a_small_case_worked_by_hand() -> None:
@@ -42,6 +50,16 @@ def test_the_calibration_plot_is_a_picture_in_markdown() -> None:
 
 
 def test_models_that_say_the_same_have_the_same_data_version() -> None:
-    said = np.array([0.25, 0.5])
-    assert data_version_of_scores([said]) == data_version_of_scores([said + 1e-13])
-    assert data_version_of_scores([said]) != data_version_of_scores([said + 1e-6])
+    numbers = pd.DataFrame({"number": np.linspace(-1, 1, 50)})
+
+    def version(partition: str, shift: float) -> str:
+        late = np.random.default_rng(0).random(50) < 0.5
+        model = LogisticRegression().fit(numbers, late)
+        model.intercept_ = model.intercept_ + shift
+        return data_version_of_models(
+            {partition: StoredModel(model, {"fingerprint": fingerprint(model, numbers)})}
+        ).value
+
+    assert version("2013-01|JFK", 0) == version("2013-01|JFK", 1e-13)
+    assert version("2013-01|JFK", 0) != version("2013-01|JFK", 1e-6)
+    assert version("2013-01|JFK", 0) != version("2013-01|LGA", 0)

@@ -54,6 +54,17 @@ def test_a_row_of_another_day_is_refused_and_nothing_is_written(lake: Lake) -> N
     assert lake.read(KEY)["value"].to_pylist() == [1, 1]
 
 
+@pytest.mark.parametrize("came", [pa.array([1.5]), pa.array(["1"]), None])
+def test_a_column_of_another_type_or_missing_is_refused_and_nothing_is_written(
+    lake: Lake, came: pa.Array | None
+) -> None:
+    lake.replace(KEY, rows(DAYS, 1), keys(DAYS), "day")
+    other = pa.table({"day": pa.array(DAYS[:1], pa.date32())} | ({} if came is None else {"value": came}))
+    with pytest.raises(ValueError, match=r"features/things: columns differ .*value: int64 is stored, \w+ came"):
+        lake.replace(KEY, other, keys(DAYS[:1]), "day")
+    assert set(lake.read(KEY)["value"].to_pylist()) == {1}
+
+
 def test_reading_what_was_never_stored_says_so(lake: Lake) -> None:
     with pytest.raises(TableNotFoundError, match=r"features/things is not in the lake at .*; materialize it first"):
         lake.read(KEY)

@@ -98,9 +98,18 @@ def test_it_gives_up_with_the_holder_and_the_next_step(
         holder.wait()
 
 
-def test_another_engine_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="starts with 'mysql'; it must start with duckdb:/// or postgresql://"):
-        Warehouse(SecretStr("mysql://somewhere/db")).exists("raw.things")
+@pytest.mark.parametrize("address", ["mysql://me:hunter2@there/db", "host=there password=hunter2", "duckdb:x/hunter2"])
+def test_an_address_of_no_known_engine_is_refused_and_not_shown(address: str) -> None:
+    with pytest.raises(ValueError, match="must start with duckdb:/// or postgresql://") as refused:
+        Warehouse(SecretStr(address)).exists("raw.things")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_postgres_that_cannot_be_reached_is_said_without_the_password() -> None:
+    with pytest.raises(ConnectionError, match="TILTH_WAREHOUSE_URI cannot be reached") as refused:
+        Warehouse(SecretStr("postgresql://me:hunt%20er2@127.0.0.1:1/db")).exists("raw.things")
+    assert "hunt" not in str(refused.value)
+    assert refused.value.__cause__ is None
 
 
 def test_the_address_does_not_show(path: Path) -> None:
