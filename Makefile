@@ -21,6 +21,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 ENVIRONMENT := $(VENV)/.installed
 MANIFEST := $(if $(wildcard $(DBT)/dbt_project.yml),$(DBT)/target/manifest.json)
 INSTANCE := $(DAGSTER_HOME)/dagster.yaml
+# The longest files begin first, so that no core waits for one at the end.
+LONGEST := $(addprefix tests/,flights/test_reruns.py flights/test_point_in_time.py test_repository.py)
 READY := $(ENVIRONMENT) $(MANIFEST) $(INSTANCE)
 
 .PHONY: help
@@ -40,11 +42,12 @@ land: $(READY) ## land more days: DAY=2013-04-01, or all up to THROUGH=2013-04-3
 	@$(BIN)/python -m assets.flights.replay $(if $(DAY),--day $(DAY)) $(if $(THROUGH),--through $(THROUGH))
 
 .PHONY: test
-test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service
+test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service (COVERAGE=yes measures it, which takes a third longer)
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/basedpyright --level error
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 4; exit $${PIPESTATUS[0]}
-	@$(BIN)/pytest --ignore tests/live --ignore tests/postgres --numprocesses 2 --dist loadfile --cov --cov-report=
+	@$(BIN)/pytest $(LONGEST) tests --ignore tests/live --ignore tests/postgres \
+	  --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 
 .PHONY: test-live
 test-live: $(ENVIRONMENT) $(MANIFEST) ## files land under a running daemon, and predictions appear by themselves
