@@ -82,7 +82,8 @@ $(ENVIRONMENT): requirements/dev.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@command -v uv >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check uv
 	@echo "installing the locked packages into $(VENV)"
-	@uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
+	@# Compiled once here: under PYTHONDONTWRITEBYTECODE, usual in containers, every process would do it again.
+	@uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	@uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
