@@ -2,7 +2,7 @@
 
 Dagster hands a step's materializations to its storage as a batch; PostgreSQL's storage takes it as one, SQLite's opens
 two databases per event instead: 10 ms each, most of a year's backfill. A batch is also seen whole or not at all, so
-automation never finds half of a range.
+automation never finds half of what a step made of up to 500 partitions.
 
 The classes and methods here are not Dagster's public API: docs/upgrading.md names this file.
 """
