@@ -17,6 +17,7 @@ from resources.dbt import connection_environment
 from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.warehouse import Warehouse
+from tests.s3 import s3 as s3
 from tilth.deployment import Deployment
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -33,6 +33,9 @@ class Deployment(BaseSettings):
     warehouse_uri: SecretStr = SecretStr("")
     lake_uri: str = ""
     models_uri: str = ""
+    # Credentials come from where AWS' own tools look for them: variables, a profile, the machine's or pod's role.
+    s3_endpoint_url: str = ""
+    s3_region: str = ""
 
     @model_validator(mode="after")
     def _fill_in(self) -> Self:
