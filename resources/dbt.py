@@ -15,10 +15,20 @@ from resources.warehouse import Warehouse
 
 
 def connection_environment(warehouse: Warehouse) -> dict[str, str]:
-    """The variables that a dbt profile reads to reach this warehouse."""
+    """The variables that a dbt profile reads to reach this warehouse.
+
+    Raises:
+        ValueError: the warehouse is of an engine that the dbt profile has no target for.
+    """
     uri = warehouse.uri.get_secret_value()
     if warehouse.engine == "duckdb":
         return {"TILTH_DBT_TARGET": "duckdb", "TILTH_DUCKDB_PATH": uri.removeprefix("duckdb://")}
+    if warehouse.engine != "postgresql":
+        raise ValueError(
+            "dbt's profile knows DuckDB and PostgreSQL only, and TILTH_WAREHOUSE_URI starts with "
+            f"{warehouse.engine}://. Add a target for it to profiles.yml and its variables to resources/dbt.py, or "
+            "give another address."
+        )
     parts = urlsplit(uri)
     # What libpq knows as a variable, sslmode and sslrootcert above all, reaches dbt's driver as well.
     options = {f"PG{name.upper()}": value for name, value in parse_qsl(parts.query)}

@@ -1,158 +1,305 @@
-"""The lake: one Delta table per asset, replaced partition by partition in one transaction each."""
+"""The lake: one Delta table per asset, replaced partition by partition in one commit, every version readable again.
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+`dagster-deltalake` 0.29.27 was looked at first. It writes a range of days as if it were its first day, takes no list of
+partitions, evolves no schema and checks none, reads neither versions nor points in time, records nothing per partition
+but counts, and its pandas part needs pandas below 3.
+"""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Self
 
 import dagster as dg
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Field, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from resources.frames import (
-    Frame,
-    as_annotated,
-    column_schema,
-    data_version,
-    partition_column,
-    partition_keys,
-    to_arrow,
-    wanted_columns,
-)
+from resources.frames import partition_key_of
+from resources.lake_errors import LakeError, explained
+from resources.lake_partitions import boxes, predicate, refuse_foreign
+from resources.lake_schema import fitted
+from tilth.deployment import Deployment
+
+# Half a percent larger than at zstd's default level, written a tenth faster.
+_COMPRESSION = WriterProperties(compression="ZSTD", compression_level=1)
+
+# The log is what makes an old version readable; only `lake_maintenance` may take anything away.
+_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
+
+# A commit that finds others before it is renumbered and tried again, at a few milliseconds each.
+_COMMIT = CommitProperties(max_commit_retries=200)
+
+# A write that finds its own partition changed by another since it began starts over.
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
 class Lake:
-    """Delta tables under `<uri>/<branch>/<asset key>`; works in a notebook without Dagster running."""
+    """Delta tables under `<uri>/<branch>/<asset key>`; works in a notebook without Dagster running.
+
+    `uri` is a folder, or an address that object stores go by (`s3://…`, `gs://…`, `abfss://…`); `storage_options` are
+    delta-rs' for it. Credentials are better left to the environment, where delta-rs finds them too. Assets are named by
+    their key or as text, `features/departures`; partitions by Dagster's keys.
+    """
 
     uri: str
     branch: str = "main"
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def path(self, key: dg.AssetKey) -> str:
+    @classmethod
+    def of(cls, deployment: Deployment) -> Self:
+        """The lake of a deployment."""
+        return cls(deployment.lake_uri, deployment.branch, deployment.storage_options)
+
+    def path(self, asset: dg.AssetKey | str) -> str:
         """Where the asset's table lies."""
-        return "/".join([self.uri.rstrip("/"), self.branch, *key.path])
+        return "/".join([self.uri.rstrip("/"), self.branch, *_key(asset).path])
 
     def read(
         self,
-        key: dg.AssetKey,
+        asset: dg.AssetKey | str,
         partitions: Sequence[str] | None = None,
-        partition_column: str | None = None,
         columns: Sequence[str] | None = None,
+        version: int | None = None,
+        *,
+        as_of: datetime | str | None = None,
+        filters: Sequence[object] | None = None,
     ) -> pa.Table:
-        """The asset's rows, all of them or those of `partitions`, sorted by partition.
+        """The asset's rows, in the order of the partitions' values and within each as they were written.
+
+        Args:
+            partitions: only these; None for all.
+            columns: only these; None for all.
+            version: as the table was at this version; None for the latest.
+            as_of: as the table was at this time (with a zone, or ISO 8601 as text).
+            filters: only rows that meet them, as pyarrow's `read_table` takes them: `[("carrier", "=", "UA")]`.
 
         Raises:
-            TableNotFoundError: nothing was stored for this asset yet.
+            LakeError: nothing was stored for this asset, there is no such version or column, a file is damaged, or the
+                store cannot be reached; with what to do.
         """
-        try:
-            table = DeltaTable(self.path(key))
-        except TableNotFoundError as error:
-            raise TableNotFoundError(
-                f"{key.to_user_string()} is not in the lake at {self.path(key)}; materialize it first."
-            ) from error
-        if partitions is None or partition_column is None:
-            return table.to_pyarrow_table(columns=list(columns) if columns else None)
-        rows = table.to_pyarrow_table(
-            partitions=[(partition_column, "in", sorted(set(partitions)))],
-            columns=list(columns) if columns else None,
-        )
-        # Files come in no order; equal data must read as equal frames. The sort keeps the order within a partition.
-        return rows.sort_by(partition_column)
+        found = self.dataset(asset, partitions, version=version, as_of=as_of)
+        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
+            _known(asset, found.schema, columns)
+            return found.to_table(columns=list(columns) if columns else None, filter=_expression(filters))
 
-    def row_count(self, key: dg.AssetKey) -> int:
-        """Rows in the whole table, from its log, without reading data."""
-        return DeltaTable(self.path(key)).count()
+    def dataset(
+        self,
+        asset: dg.AssetKey | str,
+        partitions: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+        *,
+        as_of: datetime | str | None = None,
+        filters: Sequence[object] | None = None,
+    ) -> ds.Dataset:
+        """As `read`, without reading: what is larger than memory is scanned in batches. A dataset has no projection of
+        its own, so it holds the columns of its filters too.
+
+        Raises:
+            LakeError: as `read`.
+        """
+        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
+            table = self._open(asset, version, as_of)
+            kept = None
+            if partitions is not None:
+                names = table.metadata().partition_columns
+                if not names:
+                    raise LakeError(f"{_name(asset)} is not partitioned: read it without naming partitions.")
+                kept = [
+                    [(name, "in", values) for name, values in zip(names, box, strict=True)]
+                    for box in boxes(partitions, len(names))
+                ]
+            nothing = partitions is not None and not partitions
+            # pyarrow's own file system reads local files in a fraction of the time that the general one takes.
+            local = None if "://" in self.uri else self.path(asset)
+            whole = table.to_pyarrow_dataset(
+                filesystem=pyarrow.fs.SubTreeFileSystem(local, pyarrow.fs.LocalFileSystem()) if local else None,
+                file_pruning_predicate=None if nothing else kept,
+            )
+            # The log lists files in no order. A write numbers those of a partition in the order of its rows.
+            fragments = [] if nothing else sorted(whole.get_fragments(), key=lambda fragment: fragment.path)
+            schema = whole.schema
+            if columns is not None:
+                _known(asset, schema, columns)
+                needed = [*columns, *(name for name in _filtered(filters) if name not in columns)]
+                schema = pa.schema([schema.field(name) for name in needed])
+            found = ds.FileSystemDataset(fragments, schema, whole.format, whole.filesystem)
+            return found if filters is None else found.filter(_expression(filters))
 
     def replace(
         self,
-        key: dg.AssetKey,
+        asset: dg.AssetKey | str,
         rows: pa.Table,
         partitions: Sequence[str] | None = None,
-        partition_column: str | None = None,
+        partition_columns: Sequence[str] = (),
     ) -> int:
-        """Put `rows` in place of those of `partitions` (of all rows for None) in one commit; the new table version.
+        """Put `rows` in place of those of `partitions` (of all rows for None) in one commit; the new version.
+
+        A reader sees the table before or after it. Writers of different partitions do not disturb each other; of two
+        that write the same one, the later wins whole.
+
+        Args:
+            partition_columns: those that hold the partition key, one for each of its dimensions in their order.
 
         Raises:
-            ValueError: a row lies outside of the partitions that are written, or a column's type is not the table's.
+            ValueError: a row lies outside of the partitions that are written, or the columns do not fit the table's.
+            LakeError: the store took nothing; the table holds what it held.
         """
-        path = self.path(key)
-        if partitions is None or partition_column is None:
-            write_deltalake(path, rows, mode="overwrite", schema_mode="overwrite")
-            return DeltaTable(path).version()
-        foreign = set(rows[partition_column].unique().cast(pa.string()).to_pylist()) - set(partitions)
-        if foreign:
-            raise ValueError(
-                f"{key.to_user_string()}: rows with {partition_column} = {sorted(map(str, foreign))[:3]} do not "
-                f"belong to the partitions that are written ({min(partitions)} to {max(partitions)}). "
-                "Keep them out of the frame that the asset returns."
-            )
-        if DeltaTable.is_deltatable(path):
-            _same_columns(key, pa.schema(DeltaTable(path).schema().to_arrow()), rows.schema)
-        else:
-            # The first write makes the table; several at once may try, and one wins.
-            DeltaTable.create(path, rows.schema, mode="ignore", partition_by=[partition_column])
-        column_type = rows.schema.field(partition_column).type
-        literal = "DATE '{}'" if pa.types.is_date(column_type) else "'{}'"
-        values = ", ".join(literal.format(p.replace("'", "''")) for p in sorted(set(partitions)))
-        write_deltalake(path, rows, mode="overwrite", predicate=f"{partition_column} IN ({values})")
-        return DeltaTable(path).version()
+        name, columns = _name(asset), list(partition_columns)
+        if partitions is not None:
+            refuse_foreign(name, rows, columns, partitions)
+        with explained(self.path(asset), f"{name} cannot be written"):
+            for attempt in range(_ATTEMPTS):
+                table = self._table_for(asset, columns)
+                stored = pa.schema(table.schema().to_arrow()) if table else None
+                data, added = fitted(name, rows, stored)
+                if table is None:
+                    table = self._create(asset, data.schema, columns)
+                where = None if partitions is None else predicate(data.schema, columns, partitions)
+                try:
+                    if added:
+                        # First, and null in every row: merged with the data they would reorder the others.
+                        table.alter.add_columns([Field.from_arrow(field) for field in added])
+                    write_deltalake(
+                        table,
+                        data,
+                        mode="overwrite",
+                        predicate=where,
+                        writer_properties=_COMPRESSION,
+                        commit_properties=_COMMIT,
+                    )
+                except CommitFailedError:
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    time.sleep(random.uniform(0.01, 0.1) * (attempt + 1))  # noqa: S311
+                else:
+                    return table.version()
+        raise AssertionError("unreachable")
 
+    def migrate(self, asset: dg.AssetKey | str, schema: pa.Schema) -> int:
+        """Give the whole table these columns and types in one commit; the new version. Older versions keep theirs.
 
-def _same_columns(key: dg.AssetKey, stored: pa.Schema, written: pa.Schema) -> None:
-    """Other partitions keep their columns and types, and the writer would cast to those without a word."""
-    # A column without a single value has no type of its own.
-    types = {
-        f.name: stored.field(f.name).type if pa.types.is_null(f.type) and f.name in stored.names else f.type
-        for f in written
-    }
-    before = {f.name: f.type for f in stored}
-    changed = [
-        f"{name}: {before.get(name, 'absent')} is stored, {types.get(name, 'absent')} came"
-        for name in before | types
-        if before.get(name) != types.get(name)
-    ]
-    if changed:
-        raise ValueError(
-            f"{key.to_user_string()}: columns differ from those of the table in the lake ({'; '.join(changed)}). Give "
-            "them the stored type in the asset; or remove the table and materialize all of its partitions again."
-        )
+        Columns that the table lacks are null, those that `schema` lacks go; every value must fit its new type.
 
-
-class LakeIOManager(dg.IOManager):
-    """Stores frames (pandas or pyarrow) in the lake, and hands them on as the parameter's annotation asks.
-
-    Each materialization carries its rows, bytes, columns, the Delta version and a data version of its content;
-    rows per partition where a step writes several.
-    """
-
-    def __init__(self, lake: Lake) -> None:
-        self._lake = lake
-
-    def handle_output(self, context: dg.OutputContext, obj: Frame) -> None:
-        rows = to_arrow(obj)
-        keys = partition_keys(context)
-        column = partition_column(context) if keys is not None else None
-        version = self._lake.replace(context.asset_key, rows, keys, column)
-        step = context.step_context
-        step.set_data_version(context.asset_key, dg.DataVersion(data_version(rows)))
-        if keys is not None and column is not None:
-            counted = Counter(rows[column].cast(pa.string()).to_pylist())
-            for key in keys:
-                step.add_asset_metadata(
-                    {"dagster/partition_row_count": counted[key]}, asset_key=context.asset_key, partition_key=key
-                )
-        context.add_output_metadata(
-            {
-                "dagster/row_count": self._lake.row_count(context.asset_key),
-                "dagster/column_schema": column_schema(rows.schema),
-                "dagster/uri": self._lake.path(context.asset_key),
-                "bytes": rows.nbytes,
-                "delta_version": version,
+        Raises:
+            LakeError: a value does not fit, or a partition column would go; the table holds what it held.
+        """
+        with explained(self.path(asset), f"{_name(asset)} cannot be migrated"):
+            table = self._open(asset)
+            kept = table.metadata().partition_columns
+            if missing := [name for name in kept if name not in schema.names]:
+                raise LakeError(f"{_name(asset)} is partitioned by {', '.join(missing)}: keep them in the schema.")
+            whole = self.dataset(asset)
+            projection = {
+                f.name: (ds.field(f.name) if f.name in whole.schema.names else pc.scalar(None)).cast(f.type)
+                for f in schema
             }
-        )
+            write_deltalake(
+                table,
+                whole.scanner(columns=projection).to_reader(),
+                mode="overwrite",
+                schema_mode="overwrite",
+                partition_by=kept or None,
+                writer_properties=_COMPRESSION,
+                commit_properties=_COMMIT,
+            )
+            return table.version()
 
-    def load_input(self, context: dg.InputContext) -> Frame:
-        keys = partition_keys(context)
-        column = partition_column(context) if keys is not None else None
-        rows = self._lake.read(context.asset_key, keys, column, wanted_columns(context))
-        return as_annotated(rows, context)
+    def row_count(self, asset: dg.AssetKey | str) -> int:
+        """Rows in the whole table, from its log, without reading data."""
+        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
+            return self._open(asset).count()
+
+    def files(self, asset: dg.AssetKey | str) -> pa.Table:
+        """One row per file of the latest version, from the log: path, size_bytes, num_records and partition, its key as
+        text (null where the table is not partitioned).
+        """
+        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
+            table = self._open(asset)
+            listed = pa.table(table.get_add_actions(flatten=True))
+            columns = [f"partition.{name}" for name in table.metadata().partition_columns]
+            key = partition_key_of(listed, columns) if columns else pa.nulls(len(listed), pa.string())
+            return listed.select(["path", "size_bytes", "num_records"]).append_column("partition", key)
+
+    def _open(
+        self, asset: dg.AssetKey | str, version: int | None = None, as_of: datetime | str | None = None
+    ) -> DeltaTable:
+        if version is not None and as_of is not None:
+            raise LakeError(f"{_name(asset)}: name a version or a time (as_of), not both.")
+        try:
+            table = DeltaTable(self.path(asset), storage_options=dict(self.storage_options))
+        except TableNotFoundError:
+            raise LakeError(f"{_name(asset)} is not in the lake at {self.path(asset)}; materialize it first.") from None
+        latest = table.version()
+        if version is not None:
+            if not 0 <= version <= latest:
+                raise LakeError(f"{_name(asset)} has no version {version}: it has 0 to {latest}.")
+            table.load_as_version(version)
+        if as_of is not None:
+            table.load_as_version(as_of)
+            if (began := table.history(1)[0]["timestamp"] / 1000) > _seconds(as_of):
+                raise LakeError(
+                    f"{_name(asset)} was first stored at {datetime.fromtimestamp(began).astimezone()}, after {as_of}."
+                )
+        return table
+
+    def _table_for(self, asset: dg.AssetKey | str, columns: list[str]) -> DeltaTable | None:
+        """The asset's table, if it is there and partitioned like this."""
+        try:
+            table = DeltaTable(self.path(asset), storage_options=dict(self.storage_options))
+        except TableNotFoundError:
+            return None
+        before = table.metadata().partition_columns
+        if before != columns:
+            raise LakeError(
+                f"{_name(asset)} is partitioned by {before or 'nothing'} in the lake and by {columns or 'nothing'} in "
+                f"its asset. Move {self.path(asset)} away, then materialize all of its partitions."
+            )
+        return table
+
+    def _create(self, asset: dg.AssetKey | str, schema: pa.Schema, columns: list[str]) -> DeltaTable:
+        # Several writers at once may try, and one wins.
+        DeltaTable.create(
+            self.path(asset),
+            schema,
+            mode="ignore",
+            partition_by=columns or None,
+            configuration=_CONFIGURATION,
+            storage_options=dict(self.storage_options),
+        )
+        return DeltaTable(self.path(asset), storage_options=dict(self.storage_options))
+
+
+def _key(asset: dg.AssetKey | str) -> dg.AssetKey:
+    return asset if isinstance(asset, dg.AssetKey) else dg.AssetKey.from_user_string(asset)
+
+
+def _name(asset: dg.AssetKey | str) -> str:
+    return _key(asset).to_user_string()
+
+
+def _seconds(time_of_day: datetime | str) -> float:
+    return (datetime.fromisoformat(time_of_day) if isinstance(time_of_day, str) else time_of_day).timestamp()
+
+
+def _known(asset: dg.AssetKey | str, schema: pa.Schema, columns: Sequence[str] | None) -> None:
+    if unknown := [name for name in columns or () if name not in schema.names]:
+        raise LakeError(f"{_name(asset)} has no column {', '.join(unknown)}; it has {', '.join(schema.names)}.")
+
+
+def _expression(filters: Sequence[object] | None) -> ds.Expression | None:
+    return pq.filters_to_expression(list(filters)) if filters else None
+
+
+def _filtered(filters: Sequence[object] | None) -> list[str]:
+    """The columns that filters name, in either of pyarrow's forms."""
+    terms = [term for part in filters or () for term in (part if isinstance(part, list) else [part])]
+    return list(dict.fromkeys(str(term[0]) for term in terms))  # pyright: ignore[reportIndexIssue]

@@ -1,69 +1,148 @@
 """The landing zone: where feeds leave their files, and how to tell which ones are new."""
 
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self
 from uuid import uuid4
 
 import dagster as dg
-from pydantic import field_validator
+from pydantic import PrivateAttr, field_validator
+
+from tilth.deployment import Deployment
+
+# On disk a file counts as landed a second after its rename, so that every listing sees a whole interval of time: what
+# is renamed in during or after a listing belongs to the next one.
+SETTLE_NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A complete file in the landing zone; `partition` is None for a table that lands as one file."""
+    """A complete file in the landing zone; `partition` is None for a table that lands as one file.
+
+    `arrived_ns` is in nanoseconds since the epoch, as fine as the storage tells it. `arrival` differs between any two
+    versions of a file that a reader could tell apart, also where their time does not.
+    """
 
     table: str
     name: str
     partition: str | None
     arrived_ns: int
+    arrival: str
     size: int
 
 
-def file_name(table: str, partition: str | None = None) -> str:
-    """What a feed calls its file: `<partition>.csv.gz`, or `<table>.csv` for a table that lands as one file."""
-    return f"{table}.csv" if partition is None else f"{partition}.csv.gz"
+class Store(Protocol):
+    """What a kind of storage does for a landing zone; `LandingZone` says what each means."""
+
+    def path_of(self, table: str, name: str) -> str: ...
+    def put(self, table: str, name: str, data: bytes) -> None: ...
+    def read(self, table: str, name: str) -> bytes: ...
+    def files(self, table: str | None) -> list[LandedFile]: ...
+    def news(self, cursor: str | None) -> tuple[list[LandedFile], str]: ...
 
 
 class LandingZone(dg.ConfigurableResource):
     """Files under `<uri>/<table>/`: `<partition>.csv.gz` for a daily table, `<table>.csv` for an unpartitioned one.
 
-    Everything else there, hidden names above all, is invisible: a feed writes under a hidden name and renames.
+    `uri` is a folder's path or `s3://bucket/prefix`. Everything else there, hidden names above all, is invisible: on
+    disk a feed writes under a hidden name and renames; on S3 an object appears when it is complete.
 
-    A file's arrival is its inode change time, which a rename sets, even one that preserves the modification time
-    (`rsync -t`). So a reader's place in the stream is one integer: each tick takes
-    `arrived(cursor, now - 1 second)` and keeps that end as its cursor. A file renamed in during the listing or
-    after it belongs to the next interval; none is lost and none is seen twice.
+    Credentials for S3 come from where AWS' own tools look for them and are no part of this resource.
     """
 
     uri: str
+    s3_endpoint_url: str = ""
+    s3_region: str = ""
+    _opened: Store | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> Self:
+        """The landing zone of this deployment."""
+        return cls(
+            uri=deployment.landing_uri, s3_endpoint_url=deployment.s3_endpoint_url, s3_region=deployment.s3_region
+        )
 
     @field_validator("uri")
     @classmethod
-    def _is_a_folder(cls, uri: str) -> str:
-        if "://" in uri:
-            raise ValueError(f"TILTH_LANDING_URI is {uri}: files land in a folder; name its path.")
+    def _is_of_a_known_kind(cls, uri: str) -> str:
+        if "://" in uri and not re.fullmatch(r"s3://[A-Za-z0-9._-]+(/.*)?", uri):
+            raise ValueError(
+                f"TILTH_LANDING_URI is {uri}: files land in a folder (name its path) or at s3://bucket/prefix."
+            )
         return uri
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            if self.uri.startswith("s3://"):
+                from resources.landing_s3 import Bucket  # a second, which a landing zone on disk need not wait for
+
+                self._opened = Bucket(self.uri, self.s3_endpoint_url, self.s3_region)
+            else:
+                self._opened = Folder(Path(self.uri))
+        return self._opened
 
     def path_of(self, table: str, name: str) -> str:
         """Where the file is or would be, for people to read."""
-        return str(Path(self.uri, table, name))
+        return self._store.path_of(table, name)
 
     def put(self, table: str, name: str, data: bytes) -> None:
         """Land a file, in place of one of the same name; a reader sees the old file or the new one, never a part.
 
-        A writer that is killed leaves at most a hidden file, which nobody reads.
-
         Raises:
-            ValueError: the name is not one that `arrived` would list.
+            ValueError: the name is not one that `files` would list.
+            OSError: the storage refused; the message says what it said and what to do next.
         """
-        folder = Path(self.uri, table)
-        if not _is_visible(table) or not _is_landing_name(table, name):
+        if not is_visible(table) or not is_landing_name(table, name):
             raise ValueError(
                 f"{self.path_of(table, name)} would never be read; name the file "
                 f"{file_name(table)} or {file_name(table, '<partition>')}."
             )
+        self._store.put(table, name, data)
+
+    def read(self, table: str, name: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: nothing of that name has landed.
+            OSError: the storage refused; the message says what it said and what to do next.
+        """
+        return self._store.read(table, name)
+
+    def files(self, table: str | None = None) -> list[LandedFile]:
+        """All files, or those of one table, in order of arrival; a landing zone that does not exist yet is empty."""
+        return by_arrival(self._store.files(table))
+
+    def news(self, cursor: str | None = None) -> tuple[list[LandedFile], str]:
+        """What arrived since the cursor was given out, in order of arrival, and the next cursor.
+
+        Each arrival is told once along a chain of cursors; without one, or with one of another landing zone, all that
+        is there. A cursor is to be stored and handed back, not to be read.
+        """
+        found, place = self._store.news(cursor)
+        return by_arrival(found), place
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A landing zone on disk.
+
+    A file's arrival is its inode change time, which a rename sets, even one that preserves the modification time
+    (`rsync -t`). So a reader's place in the stream is one integer, the end of the interval of time it has looked at.
+    """
+
+    path: Path
+
+    def path_of(self, table: str, name: str) -> str:
+        return str(self.path / table / name)
+
+    def put(self, table: str, name: str, data: bytes) -> None:
+        """As promised by `LandingZone`; a writer that is killed leaves at most a hidden file, which nobody reads."""
+        folder = self.path / table
         folder.mkdir(parents=True, exist_ok=True)
         hidden = folder / f".{name}.{uuid4().hex}"
         try:
@@ -76,52 +155,67 @@ class LandingZone(dg.ConfigurableResource):
             hidden.unlink(missing_ok=True)
 
     def read(self, table: str, name: str) -> bytes:
-        """The whole file.
-
-        Raises:
-            FileNotFoundError: nothing of that name has landed.
-        """
         try:
-            return Path(self.uri, table, name).read_bytes()
+            return (self.path / table / name).read_bytes()
         except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self.path_of(table, name)} is not in the landing zone; have the feed send it again."
-            ) from error
+            raise not_landed(self.path_of(table, name)) from error
 
-    def arrived(self, after_ns: int, until_ns: int) -> list[LandedFile]:
-        """The files that arrived after `after_ns` and not after `until_ns`, in order of arrival.
+    def news(self, cursor: str | None) -> tuple[list[LandedFile], str]:
+        after = int(cursor) if cursor and cursor.isdecimal() else 0
+        # Never back, also when the clock is set back: an interval would be looked at twice, or its end be lost.
+        until = max(after, time.time_ns() - SETTLE_NANOSECONDS)
+        return [file for file in self.files(None) if after < file.arrived_ns <= until], str(until)
 
-        Both are nanoseconds since the epoch; a landing zone that does not exist yet is empty.
-        """
-        found = [file for file in self._files() if after_ns < file.arrived_ns <= until_ns]
-        return sorted(found, key=lambda file: (file.arrived_ns, file.table, file.name))
+    def files(self, table: str | None) -> list[LandedFile]:
+        tables = [table] if table else [name for name, entry in _entries(self.path) if entry.is_dir()]
+        return [file for table in tables for file in self._files_of(table)]
 
-    def _files(self) -> Iterator[LandedFile]:
-        if not Path(self.uri).is_dir():
-            return
-        with os.scandir(self.uri) as tables:
-            folders = [entry for entry in tables if _is_visible(entry.name) and entry.is_dir()]
-        for folder in folders:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if _is_landing_name(folder.name, entry.name) and entry.is_file():
-                        status = entry.stat()
-                        yield LandedFile(
-                            table=folder.name,
-                            name=entry.name,
-                            partition=_partition(entry.name),
-                            arrived_ns=status.st_ctime_ns,
-                            size=status.st_size,
-                        )
+    def _files_of(self, table: str) -> Iterator[LandedFile]:
+        for name, entry in _entries(self.path / table):
+            if is_landing_name(table, name) and entry.is_file():
+                status = entry.stat()
+                yield LandedFile(
+                    table=table,
+                    name=name,
+                    partition=partition_of(name),
+                    arrived_ns=status.st_ctime_ns,
+                    arrival=str(status.st_ctime_ns),
+                    size=status.st_size,
+                )
 
 
-def _is_visible(name: str) -> bool:
+def _entries(folder: Path) -> list[tuple[str, os.DirEntry[str]]]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [(entry.name, entry) for entry in entries if is_visible(entry.name)]
+
+
+def file_name(table: str, partition: str | None = None) -> str:
+    """What a feed calls its file: `<partition>.csv.gz`, or `<table>.csv` for a table that lands as one file."""
+    return f"{table}.csv" if partition is None else f"{partition}.csv.gz"
+
+
+def partition_of(name: str) -> str | None:
+    """The partition that a file's name tells; None for a table that lands as one file."""
+    return name.removesuffix(".csv.gz") if name.endswith(".csv.gz") else None
+
+
+def is_visible(name: str) -> bool:
+    """Whether a table or a file of this name can be seen: neither hidden nor a path."""
     return name == Path(name).name and not name.startswith(".")
 
 
-def _is_landing_name(table: str, name: str) -> bool:
-    return _is_visible(name) and (name == file_name(table) or _partition(name) not in (None, ""))
+def is_landing_name(table: str, name: str) -> bool:
+    """Whether a file of this name is one that lands for the table."""
+    return is_visible(name) and (name == file_name(table) or partition_of(name) not in (None, ""))
 
 
-def _partition(name: str) -> str | None:
-    return name.removesuffix(".csv.gz") if name.endswith(".csv.gz") else None
+def by_arrival(files: Iterable[LandedFile]) -> list[LandedFile]:
+    """In order of arrival, then by name."""
+    return sorted(files, key=lambda file: (file.arrived_ns, file.table, file.name))
+
+
+def not_landed(path: str) -> FileNotFoundError:
+    """The error for a file that is not there."""
+    return FileNotFoundError(f"{path} is not in the landing zone; have the feed send it again.")

@@ -1,26 +1,24 @@
 """The warehouse: SQL tables read and written as Arrow through ADBC, on a DuckDB file or on PostgreSQL."""
 
-import time
+import importlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import adbc_driver_manager
-import dagster as dg
 import pyarrow as pa
 from adbc_driver_manager import dbapi
 from pydantic import SecretStr
 
-from resources.frames import Frame, as_annotated, partition_column, partition_keys, wanted_columns
+from resources.duckdb_file import WarehouseBusyError as WarehouseBusyError
+from resources.duckdb_file import duckdb_connection
+from resources.warehouse_types import ENGINES, as_read, fitted, quoted, sql_type, undeclared_numerics
 
-LOCK_WAIT_SECONDS = 120.0
-
-
-class WarehouseBusyError(RuntimeError):
-    """Another process held the DuckDB file for longer than the wait."""
+# A column and those of its values that are meant: the rows of some partitions.
+Window = tuple[str, Sequence[str]]
 
 
 def _literal(value: str) -> str:
@@ -32,30 +30,75 @@ def condition(column: str, values: Sequence[str]) -> str:
     """The SQL condition that holds for the rows whose `column` is one of `values`; no row for no value."""
     if not values:
         return "1 = 0"
-    return f'"{column}" IN ({", ".join(_literal(v) for v in sorted(set(values)))})'
+    return f"{quoted(column)} IN ({', '.join(_literal(v) for v in sorted(set(values)))})"
+
+
+def _parts(table: str) -> tuple[str, str]:
+    schema, _, name = table.partition(".")
+    if not schema or not name or "." in name:
+        raise ValueError(
+            f"{table!r} is no table: name it schema.table, or give a query that starts with SELECT or WITH."
+        )
+    return schema, name
+
+
+def _quoted_table(table: str) -> str:
+    return ".".join(quoted(part) for part in _parts(table))
+
+
+def _query(what: str, columns: Sequence[str] | None, window: Window | None) -> str:
+    is_query = re.match(r"\s*(select|with)\b(?!\.)", what, re.IGNORECASE)
+    if is_query and columns is None and window is None:
+        return what
+    # A line of its own ends a comment at the query's end.
+    source = f"({what.rstrip().rstrip(';')}\n) AS query" if is_query else _quoted_table(what)
+    selected = "*" if columns is None else ", ".join(quoted(c) for c in columns)
+    return f"SELECT {selected} FROM {source}" + (f" WHERE {condition(*window)}" if window else "")
+
+
+def _refuse_rows_outside(table: str, rows: pa.Table, column: str, values: Sequence[str]) -> None:
+    if column not in rows.column_names:
+        raise ValueError(f"{table}: there is no column {column}, by which its rows are to be replaced.")
+    kind = rows[column].type
+    try:
+        wanted = set(pa.array(values, pa.string()).cast(kind).to_pylist())
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{table}, column {column}: the values to replace are no {kind} ({error}).") from error
+    outside = [value for value in rows[column].unique().to_pylist() if value not in wanted]
+    if outside:
+        raise ValueError(
+            f"{table}: rows with {column} = {[str(value) for value in outside[:3]]} do not belong to the partitions "
+            f"that are written ({min(values, default='none')} to {max(values, default='none')}). Keep them out of the "
+            "frame that the asset returns."
+        )
 
 
 class Transaction:
     """An open transaction: it is committed whole when its `with` block ends, and rolled back on any error."""
 
-    def __init__(self, connection: dbapi.Connection) -> None:
+    def __init__(self, connection: dbapi.Connection, engine: str) -> None:
         self._connection = connection
+        self._engine = engine
 
     def execute(self, sql: str) -> None:
         """Run one statement that returns nothing."""
         with self._connection.cursor() as cursor:
             cursor.execute(sql)
 
-    def read(self, sql: str) -> pa.Table:
-        """Run one query; its whole result as Arrow."""
-        with self._connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetch_arrow_table()
+    def read(self, what: str, columns: Sequence[str] | None = None, window: Window | None = None) -> pa.Table:
+        """All rows of a table, `schema.name`, or of a query, which starts with SELECT or WITH; in no certain order.
+
+        Only `columns` of them, and only those of `window`: a column and its values.
+
+        Raises:
+            ValueError: `what` is neither, or a numeric column holds NaN, which no decimal does.
+        """
+        return as_read(self._fetch(_query(what, columns, window)))
 
     def exists(self, table: str) -> bool:
         """Whether `schema.name` is a table or view."""
-        schema, name = table.split(".")
-        found = self.read(
+        schema, name = _parts(table)
+        found = self._fetch(
             "SELECT 1 AS found FROM information_schema.tables "
             f"WHERE table_schema = {_literal(schema)} AND table_name = {_literal(name)}"
         )
@@ -64,127 +107,157 @@ class Transaction:
     def replace(self, table: str, rows: pa.Table, column: str | None = None, values: Sequence[str] = ()) -> None:
         """Put `rows` in place of those whose `column` is one of `values` (of all rows when no column is given).
 
-        The schema and the table are made from the Arrow schema when they are missing.
+        The schema and the table are made from the Arrow schema when they are missing, with the column types that
+        resources/warehouse_types.py lists. A column that an existing table lacks is added to it, null in its other
+        rows; columns in another order are matched by name.
+
+        Raises:
+            ValueError: a row is outside of `values`; a column is missing, of another type than the stored one, or of a
+                type that the engine cannot give back; the engine is neither DuckDB nor PostgreSQL. Nothing is changed.
         """
-        schema, name = table.split(".")
-        self.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-        if self.exists(table):
-            where = "1 = 1" if column is None else condition(column, values)
-            self.execute(f'DELETE FROM "{schema}"."{name}" WHERE {where}')
+        if self._engine not in ENGINES:
+            raise ValueError(
+                f"{table}: {self._engine} is only read from here; tables are written to {', '.join(ENGINES)}."
+            )
+        (schema, name), target = _parts(table), _quoted_table(table)
+        stored = self._fetch(f"SELECT * FROM {target} LIMIT 0").schema if self.exists(table) else None
+        rows, added = fitted(table, rows, stored, self._engine)
+        if column is not None:
+            _refuse_rows_outside(table, rows, column, values)
+
+        definitions = [f"{quoted(field.name)} {sql_type(field.type, self._engine)}" for field in added]
+        if stored is None:
+            self.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+            self.execute(f"CREATE TABLE {target} ({', '.join(definitions)})")
+        else:
+            if self._engine == "postgresql":
+                # Two that replace the same rows at once would otherwise each delete the old ones and both insert.
+                self.execute(f"LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")
+            for definition in definitions:
+                self.execute(f"ALTER TABLE {target} ADD COLUMN {definition}")
+            self.execute(f"DELETE FROM {target} WHERE {'1 = 1' if column is None else condition(column, values)}")
+        if rows.num_rows == 0:
+            return
+        if numerics := undeclared_numerics(stored) if stored else []:
+            self._insert_casting(target, rows, numerics)
+        else:
+            self._append(rows, name, schema)
+
+    def _insert_casting(self, target: str, rows: pa.Table, numerics: Sequence[str]) -> None:
+        # The bulk path takes no text for a numeric column, and a decimal would change the number of its digits.
+        staged = "tilth_staged_rows"
+        self._append(rows, staged, None)
+        cast = [f"{quoted(c)}::numeric" if c in numerics else quoted(c) for c in rows.column_names]
+        names = ", ".join(quoted(c) for c in rows.column_names)
+        self.execute(f"INSERT INTO {target} ({names}) SELECT {', '.join(cast)} FROM pg_temp.{staged}")
+        self.execute(f"DROP TABLE pg_temp.{staged}")
+
+    def _append(self, rows: pa.Table, name: str, schema: str | None) -> None:
         # A cursor of its own: DuckDB's driver keeps the ingest's binding on the cursor that made it.
         with self._connection.cursor() as cursor:
-            cursor.adbc_ingest(name, rows, mode="create_append", db_schema_name=schema)
+            if schema is None:
+                cursor.adbc_ingest(name, rows, mode="create", temporary=True)
+            else:
+                cursor.adbc_ingest(name, rows, mode="append", db_schema_name=schema)
+
+    def _fetch(self, sql: str) -> pa.Table:
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetch_arrow_table()
 
 
 @dataclass(frozen=True)
 class Warehouse:
     """Where SQL tables live.
 
-    `uri` is `duckdb:///<path of the file>` or `postgresql://…`. A plain object, so that it works in a notebook
-    without Dagster running, and so that the address, which may carry a password, never shows as resource config.
+    `uri` is `duckdb:///<path of the file>` or `postgresql://…`; of any other `<scheme>://…` it can be read what the
+    package adbc-driver-<scheme> reads. A plain object, so that it works in a notebook without Dagster running, and so
+    that the address, which may carry a password, never shows as resource config.
+
+    A DuckDB file takes one process at a time: `wait_seconds` is how long to wait for others to give it back.
     """
 
     uri: SecretStr
+    wait_seconds: float = 120.0
 
     @property
     def engine(self) -> str:
-        """`duckdb` or `postgresql`."""
+        """`duckdb`, `postgresql`, or another address's scheme."""
         uri = self.uri.get_secret_value()
-        if uri.startswith("duckdb:///"):
-            return "duckdb"
-        if uri.startswith(("postgresql://", "postgres://")):
-            return "postgresql"
-        # Not shown, for it may hold a password.
-        raise ValueError("TILTH_WAREHOUSE_URI must start with duckdb:/// or postgresql://")
+        scheme = re.match(r"([a-z][a-z0-9_]*)://", uri)
+        if not scheme or (scheme[1] == "duckdb" and not uri.startswith("duckdb:///")):
+            # Not shown, for it may hold a password.
+            raise ValueError(
+                "TILTH_WAREHOUSE_URI must start with duckdb:/// or postgresql:// (or another ADBC driver's scheme://)"
+            )
+        return "postgresql" if scheme[1] == "postgres" else scheme[1]
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """One transaction on a connection of its own.
-
-        The connection is closed at the end, because a DuckDB file takes one process at a time: whoever keeps it
-        open keeps dbt out.
+        """One transaction on a connection of its own, which is closed at the end. Times are in UTC within it.
 
         Raises:
-            WarehouseBusyError: the DuckDB file is still held by another process after `LOCK_WAIT_SECONDS`.
+            WarehouseBusyError: the DuckDB file is still held after `wait_seconds`; who holds it is in the message.
+            ConnectionError: the engine cannot be reached.
+            ModuleNotFoundError: the driver of the address is not installed.
         """
-        with closing(self._connect()) as connection:
+        with self._connection() as connection:
             try:
-                yield Transaction(connection)
+                transaction = Transaction(connection, self.engine)
+                if self.engine in ENGINES:
+                    # Not the machine's zone, in which DuckDB would give instants and both would read dates as instants.
+                    transaction.execute("SET TimeZone = 'UTC'")
+                yield transaction
                 connection.commit()
             except BaseException:
                 connection.rollback()
                 raise
 
-    def read(self, sql: str) -> pa.Table:
-        """Run one query; its whole result as Arrow."""
+    def read(self, what: str, columns: Sequence[str] | None = None, window: Window | None = None) -> pa.Table:
+        """`Transaction.read` in a transaction of its own."""
         with self.transaction() as transaction:
-            return transaction.read(sql)
+            return transaction.read(what, columns, window)
+
+    def replace(self, table: str, rows: pa.Table, column: str | None = None, values: Sequence[str] = ()) -> None:
+        """`Transaction.replace` in a transaction of its own."""
+        with self.transaction() as transaction:
+            transaction.replace(table, rows, column, values)
 
     def exists(self, table: str) -> bool:
         """Whether `schema.name` is a table or view."""
         with self.transaction() as transaction:
             return transaction.exists(table)
 
-    def _connect(self) -> dbapi.Connection:
-        uri = self.uri.get_secret_value()
-        if self.engine == "postgresql":
-            import adbc_driver_postgresql.dbapi
-
-            try:
-                return adbc_driver_postgresql.dbapi.connect(uri)
-            except adbc_driver_manager.Error as error:
-                # The driver may repeat the address in its message, with the password.
-                said = str(error)
-                for secret in (uri, urlsplit(uri).password or "", unquote(urlsplit(uri).password or "")):
-                    said = said.replace(secret, "***") if secret else said
-                raise ConnectionError(f"The PostgreSQL of TILTH_WAREHOUSE_URI cannot be reached: {said}") from None
-        import adbc_driver_duckdb.dbapi
-
-        path = Path(uri.removeprefix("duckdb://"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _wait_for_lock(lambda: adbc_driver_duckdb.dbapi.connect(str(path)), path)
+    @contextmanager
+    def _connection(self) -> Iterator[dbapi.Connection]:
+        if self.engine == "duckdb":
+            path = Path(self.uri.get_secret_value().removeprefix("duckdb://"))
+            with duckdb_connection(path, self.wait_seconds) as connection:
+                yield connection
+        else:
+            with closing(_connect(self.engine, self.uri.get_secret_value())) as connection:
+                yield connection
 
 
-def _wait_for_lock(connect: Any, path: Path) -> dbapi.Connection:
-    deadline = time.monotonic() + LOCK_WAIT_SECONDS
-    while True:
-        try:
-            return connect()
-        except adbc_driver_manager.Error as error:
-            if "lock on file" not in str(error):
-                raise
-            if time.monotonic() > deadline:
-                raise WarehouseBusyError(
-                    f"{path} was held by another process for {LOCK_WAIT_SECONDS:.0f} s. DuckDB says: {error} "
-                    "End that process (an open notebook or a DuckDB shell, often), then run the partition again."
-                ) from error
-            time.sleep(0.2)
+def _connect(engine: str, uri: str) -> dbapi.Connection:
+    try:
+        driver = importlib.import_module(f"adbc_driver_{engine}.dbapi")
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"TILTH_WAREHOUSE_URI starts with {engine}://, whose driver is not installed: pip install "
+            f"adbc-driver-{engine.replace('_', '-')}, or give an address that starts with duckdb:/// or postgresql://."
+        ) from None
+    try:
+        return driver.connect(uri)
+    except adbc_driver_manager.Error as error:
+        # The driver may repeat the address in its message, with the password.
+        said = str(error)
+        for secret in _secrets(uri):
+            said = said.replace(secret, "***")
+        raise ConnectionError(f"The {engine} of TILTH_WAREHOUSE_URI cannot be reached: {said}") from None
 
 
-class WarehouseIOManager(dg.IOManager):
-    """Reads warehouse tables as inputs: the table `<schema>.<name>` of the asset key `[schema, name]`, only the
-    partitions that the mapping asks for and only the columns named in the input's metadata.
-
-    Nothing is written by it: dbt and the raw assets write in transactions of their own.
-    """
-
-    def __init__(self, warehouse: Warehouse) -> None:
-        self._warehouse = warehouse
-
-    def handle_output(self, context: dg.OutputContext, obj: object) -> None:  # noqa: ARG002
-        raise TypeError(
-            f"{context.asset_key.to_user_string()} returned a value for the warehouse, which takes none: write it "
-            "with Warehouse.transaction() and return a MaterializeResult, or leave out io_manager_key to store it "
-            "in the lake."
-        )
-
-    def load_input(self, context: dg.InputContext) -> Frame:
-        schema, name = context.asset_key.path
-        columns = wanted_columns(context)
-        selected = ", ".join(f'"{c}"' for c in columns) if columns else "*"
-        keys = partition_keys(context)
-        where = "" if keys is None else f" WHERE {condition(partition_column(context), keys)}"
-        return as_annotated(
-            self._warehouse.read(f'SELECT {selected} FROM "{schema}"."{name}"{where}'),
-            context,
-        )
+def _secrets(uri: str) -> list[str]:
+    parts = urlsplit(uri)
+    options = [v for k, v in parse_qsl(parts.query) if re.search("password|secret|token", k, re.IGNORECASE)]
+    return [secret for secret in [uri, parts.password, unquote(parts.password or ""), *options] if secret]

@@ -47,11 +47,11 @@ class Platform:
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.deployment.lake_uri, self.deployment.branch)
+        return Lake.of(self.deployment)
 
     @property
     def landing(self) -> LandingZone:
-        return LandingZone(uri=self.deployment.landing_uri)
+        return LandingZone.of(self.deployment)
 
     def land(self, first: str, last: str | None = None) -> None:
         replay.land_days(self.landing, date.fromisoformat(first), date.fromisoformat(last or first))

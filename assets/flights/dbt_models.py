@@ -20,15 +20,18 @@ from dagster_dbt import (
 from assets.flights import partitions as by
 from assets.flights.freshness import DAILY, WEEKLY
 from resources.dbt import dbt_project, target_folder
-from resources.frames import data_version
-from resources.warehouse import Warehouse, condition
+from resources.frames import by_partition
+from resources.warehouse import Warehouse
 from tilth.automation import on_new_data
+from tilth.data_versions import data_version
+from tilth.partition_versions import set_data_versions
 
 project = dbt_project(Path(__file__).parent / "dbt")
 
 # dbt invocations, of some 5 to 10 seconds each: one bad day of a year is found in 18.
 MAX_ATTEMPTS = 24
 ERROR = dg.AssetCheckSeverity.ERROR
+ROW_COUNT = "dagster/partition_row_count"
 
 # What the daily models' tests look up.
 REFERENCE = dg.AssetSelection.assets(["marts", "airlines"], ["marts", "airports"])
@@ -102,6 +105,11 @@ def daily_models(
             if isinstance(event, dg.AssetCheckResult) and not event.passed and event.severity == ERROR:
                 failed.add(event.check_name)
         if whole.is_successful():
+            for key in context.selected_asset_keys:
+                parts = by_day(warehouse, key, columns[key], days)
+                set_data_versions(context, key, {day: version for day, (version, _) in parts.items()})
+                for day, (_, count) in parts.items():
+                    context.add_asset_metadata({ROW_COUNT: count}, asset_key=key, partition_key=day)
             yield from made
             return
         if not failed:
@@ -109,20 +117,18 @@ def daily_models(
 
         passing = passing_days(lambda part: build(part).wait().is_successful(), days)
         rejected = [day for day in days if day not in passing]
+        # Read before the transaction: nobody else may open the DuckDB file within it.
+        for key, column in tables.items():
+            if before[key] is None:
+                before[key] = rows_of(warehouse, key, column, [])
         with warehouse.transaction() as transaction:
             for key, column in tables.items():
-                was = before[key]
-                if was is None:
-                    was = rows_of(warehouse, key, column, [])
-                if was is not None:
+                if (was := before[key]) is not None:
                     transaction.replace(".".join(key.path), on_days(was, column, rejected), column, rejected)
         for key in context.selected_asset_keys:
-            now = rows_of(warehouse, key, columns[key], passing)
-            for day in passing if now is not None else []:
-                rows = on_days(now, columns[key], [day])
-                metadata = {"dagster/partition_row_count": rows.num_rows}
-                tags = {"dagster/data_version": data_version(rows)}
-                context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
+            for day, (version, count) in by_day(warehouse, key, columns[key], passing).items():
+                tags = {"dagster/data_version": version}
+                context.log_event(dg.AssetMaterialization(key, partition=day, metadata={ROW_COUNT: count}, tags=tags))
         raise dg.Failure(
             f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(failed))}, or cannot be told from such days: "
             f"{', '.join(rejected[:20])}. The marts hold what they held of them before. Land them again corrected, or "
@@ -132,12 +138,16 @@ def daily_models(
 
 
 def rows_of(warehouse: Warehouse, key: dg.AssetKey, column: str, days: Sequence[str]) -> pa.Table | None:
-    """The table's rows of these days, in the order of all columns; None where there is no such table."""
+    """The table's rows of these days; None where there is no such table."""
     table = ".".join(key.path)
-    if not warehouse.exists(table):
-        return None
-    rows = warehouse.read(f"SELECT * FROM {table} WHERE {condition(column, days)}")  # noqa: S608
-    return rows.sort_by([(name, "ascending") for name in rows.column_names])
+    return warehouse.read(table, window=(column, days)) if warehouse.exists(table) else None
+
+
+def by_day(warehouse: Warehouse, key: dg.AssetKey, column: str, days: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Of each day, the data version of its rows, which a warehouse gives in no order, and their number."""
+    rows = rows_of(warehouse, key, column, days)
+    parts = {} if rows is None else by_partition(rows, [column], days)
+    return {day: (data_version(part, ordered=False), part.num_rows) for day, part in parts.items()}
 
 
 def on_days(rows: pa.Table, column: str, days: Sequence[str]) -> pa.Table:

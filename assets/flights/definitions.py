@@ -9,10 +9,13 @@ from assets.flights.predictions import delays, prediction_quality
 from assets.flights.raw import raw_tables
 from assets.flights.sensors import automation_sensors, landed_files, reference_tables, weekly_reference_tables
 from resources.dbt import dbt_resource
-from resources.lake import Lake, LakeIOManager
+from resources.lake import Lake
+from resources.lake_io import LakeIOManager
 from resources.landing import LandingZone
 from resources.registry import ModelIOManager, ModelRegistry
-from resources.warehouse import Warehouse, WarehouseIOManager
+from resources.warehouse import Warehouse
+from resources.warehouse_io import WarehouseIOManager
+from tilth.code_versions import with_code_versions
 from tilth.deployment import Deployment
 
 
@@ -20,27 +23,29 @@ def definitions(deployment: Deployment) -> dg.Definitions:
     """The domain's assets and automation on the stores of `deployment`."""
     warehouse = Warehouse(deployment.warehouse_uri)
     return dg.Definitions(
-        assets=[
-            *raw_tables,
-            reference_models,
-            daily_models,
-            departure_features,
-            training_set,
-            delay_logistic,
-            delay_boosted,
-            delay_champion,
-            in_service,
-            delays,
-            prediction_quality,
-        ],
+        assets=with_code_versions(
+            [
+                *raw_tables,
+                reference_models,
+                daily_models,
+                departure_features,
+                training_set,
+                delay_logistic,
+                delay_boosted,
+                delay_champion,
+                in_service,
+                delays,
+                prediction_quality,
+            ]
+        ),
         jobs=[reference_tables],
         schedules=[weekly_reference_tables],
         sensors=[landed_files, *automation_sensors],
         resources={
-            "landing": LandingZone(uri=deployment.landing_uri),
+            "landing": LandingZone.of(deployment),
             "warehouse": warehouse,
             "warehouse_io": WarehouseIOManager(warehouse),
-            "io_manager": LakeIOManager(Lake(deployment.lake_uri, deployment.branch)),
+            "io_manager": LakeIOManager(Lake.of(deployment)),
             "model_io": ModelIOManager(ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)),
             "dbt": dbt_resource(project, warehouse),
         },

@@ -31,7 +31,7 @@ from tilth.deployment import Deployment
 
 deployment = Deployment()
 warehouse = Warehouse(deployment.warehouse_uri)
-lake = Lake(deployment.lake_uri, deployment.branch)
+lake = Lake.of(deployment)
 registry = ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)
 
 THREE_MONTHS = date(2013, 3, 31)
@@ -95,8 +95,7 @@ def land(landing: LandingZone, last: date) -> str:
 
 def landed_days(landing: LandingZone) -> list[str]:
     """The days whose flights have landed."""
-    files = landing.arrived(after_ns=0, until_ns=time.time_ns())
-    return sorted(f.partition for f in files if f.table == "flights" and f.partition)
+    return sorted(f.partition for f in landing.files("flights") if f.partition)
 
 
 def summary(stages: Stages, landing: LandingZone) -> None:
@@ -179,7 +178,7 @@ def main() -> None:
     first_scored = date.fromisoformat(by.scored_days.get_first_partition_key() or "")
     if not first_scored <= last <= replay.LAST_DAY:
         parser.error(f"--through takes {first_scored} (the first day with a model to score it) to {replay.LAST_DAY}")
-    landing = LandingZone(uri=deployment.landing_uri)
+    landing = LandingZone.of(deployment)
     instance = dg.DagsterInstance.get()
     print(f"Tilth demo: New York's departures, {first} to {last}")
     stages = Stages(instance, deployment.home / "demo.log")

@@ -19,13 +19,14 @@ from assets.flights.features import CATEGORIES, NUMBERS
 from assets.flights.freshness import MONTHLY
 from assets.flights.scoring import (
     calibration_plot,
-    data_version_of_models,
     fingerprint,
+    fingerprints,
     one_thread,
     probability_scores,
 )
 from resources.registry import StoredModel
 from tilth.automation import on_changed_data, on_new_data
+from tilth.partition_versions import set_data_versions
 
 # Every type beyond skops' own safe list that a stored model of this domain may hold. Reviewed when a candidate is
 # added, since loading a file constructs these: the trees' tables, and the check that scikit-learn's own preprocessing
@@ -195,7 +196,7 @@ def train_partitions(
             },
             partition_key=partition,
         )
-    context.set_data_version(context.asset_key, data_version_of_models(models))
+    set_data_versions(context, context.asset_key, fingerprints(models))
     return models
 
 
@@ -273,7 +274,7 @@ def delay_champion(
             },
             partition_key=partition,
         )
-    context.set_data_version(context.asset_key, data_version_of_models(champions))
+    set_data_versions(context, context.asset_key, fingerprints(champions))
     return champions
 
 
@@ -315,5 +316,5 @@ def in_service(context: dg.AssetExecutionContext, champions: dict[str, StoredMod
         context.add_asset_metadata(
             {"champion": max(earlier), "candidate": serving[partition].card["asset"]}, partition_key=partition
         )
-    context.set_data_version(context.asset_key, data_version_of_models(serving))
+    set_data_versions(context, context.asset_key, fingerprints(serving))
     return serving

@@ -1,19 +1,18 @@
 """Landed files into the warehouse's schema `raw`; what breaks a table's schema into `raw_rejected`."""
 
-import hashlib
-import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from assets.flights import partitions as by
 from assets.flights.intake import Intake, read_landed
 from assets.flights.schemas import DAY_COLUMNS
-from resources.frames import column_schema, data_version
+from resources.frames import by_partition, column_schema
 from resources.landing import LandedFile, LandingZone
 from resources.warehouse import Warehouse
+from tilth.data_versions import data_version
+from tilth.partition_versions import set_data_versions
 
 DAILY_TABLES = {
     "flights": "Departures of the three airports as the airlines' feed reports them, with their outcome.",
@@ -33,13 +32,14 @@ def raw_key(table: str) -> dg.AssetKey:
 
 def newest_files(landing: LandingZone, table: str) -> dict[str | None, LandedFile]:
     """The table's landed files by partition (None for a reference table)."""
-    files = landing.arrived(after_ns=0, until_ns=time.time_ns())
-    return {file.partition: file for file in files if file.table == table}
+    return {file.partition: file for file in landing.files(table)}
 
 
 def read(table: str, files: Sequence[LandedFile], landing: LandingZone) -> Intake:
     """Everything that these landed files hold."""
-    return read_landed(table, [(f.name, f.partition, landing.read(f.table, f.name)) for f in files])
+    with ThreadPoolExecutor(8) as readers:  # one after another, hundreds of objects take long on S3
+        contents = list(readers.map(lambda file: landing.read(file.table, file.name), files))
+    return read_landed(table, [(f.name, f.partition, data) for f, data in zip(files, contents, strict=True)])
 
 
 def store(warehouse: Warehouse, table: str, intake: Intake, days: Sequence[str] | None) -> None:
@@ -77,7 +77,8 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
         good = [day for day in context.partition_keys if day in intake.counts]
         store(warehouse, table, intake, good)
 
-        versions = _versions_by_day(intake.arrow, DAY_COLUMNS[table], good)
+        rows_of = by_partition(intake.arrow, [DAY_COLUMNS[table]], good)
+        versions = {day: data_version(rows) for day, rows in rows_of.items()}
         details = {
             day: {
                 "dagster/partition_row_count": intake.counts[day].rows,
@@ -110,9 +111,8 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
             )
         for day in good:
             context.add_asset_metadata(details[day], partition_key=day)
-        version = versions[good[0]] if len(good) == 1 else _combined(versions)
+        set_data_versions(context, raw_key(table), versions)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(version),
             metadata={
                 "dagster/row_count": _count(warehouse, f"raw.{table}"),
                 "dagster/column_schema": column_schema(intake.arrow.schema),
@@ -153,16 +153,6 @@ def reference_table(table: str, description: str) -> dg.AssetsDefinition:
         )
 
     return reference
-
-
-def _versions_by_day(rows: pa.Table, day_column: str, days: Sequence[str]) -> dict[str, str]:
-    column = rows[day_column].cast(pa.string())
-    return {day: data_version(rows.filter(pc.equal(column, day))) for day in days}
-
-
-def _combined(versions: dict[str, str]) -> str:
-    text = " ".join(f"{day}={version}" for day, version in sorted(versions.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _count(warehouse: Warehouse, table: str) -> int:

@@ -7,12 +7,13 @@ python -m assets.flights.replay --day 2013-05-01
 import argparse
 import gzip
 import sys
-import time
 import zipfile
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from functools import cache
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 from assets.flights import partitions as by
@@ -64,11 +65,16 @@ def land_days(landing: LandingZone, first: date, last: date) -> int:
             f"{first} to {last} cannot be replayed: the record has {FIRST_DAY} to {LAST_DAY}; name days in it."
         )
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    for day in days:
-        for table in DAILY:
-            header, lines = _days(table)
-            landing.put(table, file_name(table, str(day)), gzip.compress(header + lines.get(day, b""), 6, mtime=0))
-    return len(days) * len(DAILY)
+    record_of = {table: _days(table) for table in DAILY}
+
+    def land(day: date, table: str) -> None:
+        header, lines = record_of[table]
+        landing.put(table, file_name(table, str(day)), gzip.compress(header + lines.get(day, b""), 6, mtime=0))
+
+    files = list(product(days, DAILY))
+    with ThreadPoolExecutor(8) as writers:  # one after another, a year takes long on S3
+        list(writers.map(lambda file: land(*file), files))
+    return len(files)
 
 
 def land_reference(landing: LandingZone) -> int:
@@ -80,8 +86,7 @@ def land_reference(landing: LandingZone) -> int:
 
 def next_day(landing: LandingZone) -> date:
     """The day after the latest flights day in the landing zone; the record's first when there is none."""
-    landed = landing.arrived(0, time.time_ns())
-    days = [date.fromisoformat(file.partition) for file in landed if file.table == "flights" and file.partition]
+    days = [date.fromisoformat(file.partition) for file in landing.files("flights") if file.partition]
     return max(days) + timedelta(days=1) if days else FIRST_DAY
 
 
@@ -100,9 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--from goes with --through")
     if not (chosen.reference or chosen.day or chosen.through):
         parser.error("say what to land: --day, --through or --reference")
-    landing = LandingZone(uri=Deployment().landing_uri)
+    landing = LandingZone.of(Deployment())
     said = []
-    landed = {file.table for file in landing.arrived(0, time.time_ns())}
+    landed = {file.table for file in landing.files()}
     if chosen.reference or not landed.issuperset(REFERENCE):  # nothing gets past staging without them
         said.append(f"{land_reference(landing)} reference files")
     last = chosen.day or chosen.through
@@ -118,5 +123,5 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(str(error))

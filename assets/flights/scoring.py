@@ -87,7 +87,6 @@ def fingerprint(estimator: Any, features: pd.DataFrame) -> str:
     return hashlib.sha256(np.round(probability, 9).tobytes()).hexdigest()[:16]
 
 
-def data_version_of_models(models: Mapping[str, StoredModel]) -> dg.DataVersion:
-    """One data version for the models of a step, by partition, from the fingerprints on their cards."""
-    text = " ".join(f"{partition}={models[partition].card['fingerprint']}" for partition in sorted(models))
-    return dg.DataVersion(hashlib.sha256(text.encode()).hexdigest()[:16])
+def fingerprints(models: Mapping[str, StoredModel]) -> dict[str, str]:
+    """The data version of each partition's model: the fingerprint on its card."""
+    return {partition: model.card["fingerprint"] for partition, model in models.items()}

@@ -1,7 +1,6 @@
 """What sets the graph off: files that land, inputs that change, and the week."""
 
 import hashlib
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
@@ -11,10 +10,6 @@ import dagster as dg
 from assets.flights import partitions as by
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from resources.landing import LandedFile, LandingZone
-
-# A file counts as landed a second after its rename, so that every listing sees a whole interval of time: what is
-# renamed in during or after a listing belongs to the next one.
-SETTLE_NANOSECONDS = 1_000_000_000
 
 
 def contiguous_ranges(days: Iterable[date]) -> list[tuple[date, date]]:
@@ -69,7 +64,7 @@ def requests_for(files: Sequence[LandedFile]) -> list[dg.RunRequest]:
 
 def arrival_key(files: Sequence[LandedFile]) -> str:
     """A short name for a set of arrivals; a file that is sent again is another arrival."""
-    names = sorted(f"{f.table}/{f.name}@{f.arrived_ns}" for f in files)
+    names = sorted(f"{f.table}/{f.name}@{f.arrival}" for f in files)
     return f"{names[0]} and {len(names) - 1} more, {hashlib.sha256(' '.join(names).encode()).hexdigest()[:16]}"
 
 
@@ -88,9 +83,10 @@ def not_yet_read(instance: dg.DagsterInstance, files: Sequence[LandedFile]) -> l
         ).records
         for record in records:  # newest first
             if event := record.asset_materialization:
-                arrival = event.metadata.get("arrived_ns")
+                # What an earlier release stored has the time alone, which on disk is the arrival.
+                arrival = event.metadata.get("arrival") or event.metadata.get("arrived_ns")
                 known.setdefault(event.partition, str(arrival.value) if arrival else "")
-        unread += [f for f in of_table if known.get(f.partition) != str(f.arrived_ns)]
+        unread += [f for f in of_table if known.get(f.partition) != f.arrival]
     return unread
 
 
@@ -101,10 +97,8 @@ def not_yet_read(instance: dg.DagsterInstance, files: Sequence[LandedFile]) -> l
     description="Finds files that landed or were sent again, and asks for exactly those days.",
 )
 def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult | dg.SkipReason:
-    """The cursor is one integer: the time, in nanoseconds, up to which arrivals have been looked at."""
-    # Never back, also when the clock is set back: an interval would be looked at twice, or its end be lost.
-    until = max(int(context.cursor or 0), time.time_ns() - SETTLE_NANOSECONDS)
-    arrived = landing.arrived(after_ns=int(context.cursor or 0), until_ns=until)
+    """The cursor is the landing zone's own: what it has told of so far."""
+    arrived, cursor = landing.news(context.cursor)
     known_days = set(by.days.get_partition_keys())
     files = []
     for file in arrived:
@@ -117,8 +111,8 @@ def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> d
             )
     requests = requests_for(not_yet_read(context.instance, files))
     if not requests:
-        return dg.SensorResult(cursor=str(until), skip_reason=dg.SkipReason("Nothing new in the landing zone."))
-    return dg.SensorResult(run_requests=requests, cursor=str(until))
+        return dg.SensorResult(cursor=cursor, skip_reason=dg.SkipReason("Nothing new in the landing zone."))
+    return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
 def automation_sensor(name: str, groups: Sequence[str], description: str) -> dg.AutomationConditionSensorDefinition:

@@ -53,3 +53,11 @@ class Deployment(BaseSettings):
         for name, value in defaults.items():
             object.__setattr__(self, name, value)
         return self
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """How object stores are reached beyond what the environment says, in the names that delta-rs takes."""
+        options = {"aws_endpoint_url": self.s3_endpoint_url, "aws_region": self.s3_region}
+        if self.s3_endpoint_url.startswith("http://"):
+            options["aws_allow_http"] = "true"
+        return {name: value for name, value in options.items() if value}

@@ -22,7 +22,7 @@ def february(tmp_path_factory: pytest.TempPathFactory) -> LandingZone:
 
 
 def take_landed(landing: LandingZone, table: str) -> Intake:
-    files = [file for file in landing.arrived(0, 2**63) if file.table == table]
+    files = landing.files(table)
     return read_landed(table, [(file.name, file.partition, landing.read(table, file.name)) for file in files])
 
 
@@ -74,7 +74,7 @@ def test_the_one_wrong_observation_of_the_record_is_rejected_by_its_line(februar
 
 
 def test_a_batch_is_judged_as_its_files_one_by_one(february: LandingZone) -> None:
-    files = [file for file in february.arrived(0, 2**63) if file.table == "weather"][:20]
+    files = february.files("weather")[:20]
     batch = [(file.name, file.partition, february.read("weather", file.name)) for file in files]
 
     together, apart = read_landed("weather", batch), [read_landed("weather", [file]) for file in batch]

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from assets.flights.scoring import (
     calibration_plot,
     calibration_table,
-    data_version_of_models,
     fingerprint,
+    fingerprints,
     probability_scores,
 )
 from resources.registry import StoredModel
@@ -52,14 +52,12 @@ def test_the_calibration_plot_is_a_picture_in_markdown() -> None:
 def test_models_that_say_the_same_have_the_same_data_version() -> None:
     numbers = pd.DataFrame({"number": np.linspace(-1, 1, 50)})
 
-    def version(partition: str, shift: float) -> str:
+    def version(shift: float) -> str:
         late = np.random.default_rng(0).random(50) < 0.5
         model = LogisticRegression().fit(numbers, late)
         model.intercept_ = model.intercept_ + shift
-        return data_version_of_models(
-            {partition: StoredModel(model, {"fingerprint": fingerprint(model, numbers)})}
-        ).value
+        stored = StoredModel(model, {"fingerprint": fingerprint(model, numbers)})
+        return fingerprints({"2013-01|JFK": stored})["2013-01|JFK"]
 
-    assert version("2013-01|JFK", 0) == version("2013-01|JFK", 1e-13)
-    assert version("2013-01|JFK", 0) != version("2013-01|JFK", 1e-6)
-    assert version("2013-01|JFK", 0) != version("2013-01|LGA", 0)
+    assert version(0) == version(1e-13)
+    assert version(0) != version(1e-6)

@@ -1,0 +1,55 @@
+"""Frames between assets and the lake."""
+
+from collections import Counter
+from typing import Any
+
+import dagster as dg
+import pyarrow.dataset as ds
+
+from resources.frames import as_annotated, asked, partition_columns, partition_keys, record, to_arrow, wanted_columns
+from resources.lake import Lake
+from tilth.usage import watch
+
+
+class LakeIOManager(dg.IOManager):
+    """Stores frames (pandas, polars, pyarrow) in the lake and hands them on as the parameter's annotation asks: pandas,
+    `pa.Table`, `pl.DataFrame`, or `pyarrow.dataset.Dataset` for what is larger than memory.
+
+    An input's metadata may name `columns`, `filters` (as pyarrow takes them), and a `version` or time (`as_of`) of the
+    table. An output's partitions are replaced in one commit, also by nothing; what is recorded of them is in
+    `resources.frames.record`.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        watch()
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        rows = to_arrow(obj)
+        version = self._lake.replace(context.asset_key, rows, partition_keys(context), partition_columns(context))
+        files = self._lake.files(context.asset_key)
+        sizes: Counter[str | None] = Counter()
+        for partition, size in zip(files["partition"].to_pylist(), files["size_bytes"].to_pylist(), strict=True):
+            sizes[partition] += size
+        record(
+            context,
+            rows,
+            stored_bytes=lambda partition: sizes[partition],
+            table={
+                "dagster/row_count": sum(files["num_records"].to_pylist()),
+                "dagster/uri": self._lake.path(context.asset_key),
+                "delta_version": version,
+            },
+        )
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        asked_for = {
+            "partitions": partition_keys(context),
+            "columns": wanted_columns(context),
+            "version": asked(context, "version"),
+            "as_of": asked(context, "as_of"),
+            "filters": asked(context, "filters"),
+        }
+        if context.dagster_type.typing_type is ds.Dataset:
+            return self._lake.dataset(context.asset_key, **asked_for)
+        return as_annotated(self._lake.read(context.asset_key, **asked_for), context)

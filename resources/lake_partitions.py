@@ -1,0 +1,53 @@
+"""Partitions of a lake's table: which rows belong to them, and the conditions that hold for exactly these rows."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from resources.frames import partition_key_of
+
+
+def refuse_foreign(name: str, rows: pa.Table, columns: Sequence[str], partitions: Sequence[str]) -> None:
+    foreign = set(partition_key_of(rows, columns).unique().to_pylist()) - set(partitions)
+    if foreign:
+        raise ValueError(
+            f"{name}: rows with {', '.join(columns)} = {sorted(map(str, foreign))[:3]} do not belong to the partitions "
+            f"that are written ({min(partitions)} to {max(partitions)}). Keep them out of the frame that the asset "
+            "returns."
+        )
+
+
+def boxes(partitions: Sequence[str], dimensions: int) -> list[list[list[str]]]:
+    """The partitions as few products of values of each dimension."""
+    if dimensions == 1:
+        return [[sorted(set(partitions))]]
+    seconds_of = defaultdict(set)
+    for partition in partitions:
+        first, _, second = partition.partition("|")
+        seconds_of[first].add(second)
+    firsts_of = defaultdict(list)
+    for first, seconds in seconds_of.items():
+        firsts_of[frozenset(seconds)].append(first)
+    return [[sorted(firsts), sorted(seconds)] for seconds, firsts in firsts_of.items()]
+
+
+def predicate(schema: pa.Schema, columns: Sequence[str], partitions: Sequence[str]) -> str:
+    """The SQL condition of exactly these partitions' rows; empty where there are none."""
+    return " OR ".join(
+        "("
+        + " AND ".join(
+            f'"{column}" IN ({", ".join(_literal(schema.field(column).type, value) for value in values)})'
+            for column, values in zip(columns, box, strict=True)
+        )
+        + ")"
+        for box in boxes(partitions, len(columns))
+        if all(box)
+    )
+
+
+def _literal(kind: pa.DataType, value: str) -> str:
+    if pa.types.is_integer(kind):
+        return str(int(value))
+    quoted = "'" + value.replace("'", "''") + "'"
+    return f"DATE {quoted}" if pa.types.is_date(kind) else quoted
