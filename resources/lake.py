@@ -36,6 +36,9 @@ _CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
 # A commit that finds others before it is renumbered and tried again, at a few milliseconds each.
 _COMMIT = CommitProperties(max_commit_retries=200)
 
+# Files are not made larger than this, delta-rs' default.
+FILE_BYTES = 100 * 2**20
+
 # A write that finds its own partition changed by another since it began starts over.
 _ATTEMPTS = 20
 
@@ -107,7 +110,7 @@ class Lake:
             LakeError: as `read`.
         """
         with explained(self.path(asset), f"{_name(asset)} cannot be read"):
-            table = self._open(asset, version, as_of)
+            table = self.table(asset, version, as_of)
             kept = None
             if partitions is not None:
                 names = table.metadata().partition_columns
@@ -173,6 +176,7 @@ class Lake:
                         data,
                         mode="overwrite",
                         predicate=where,
+                        target_file_size=FILE_BYTES,
                         writer_properties=_COMPRESSION,
                         commit_properties=_COMMIT,
                     )
@@ -193,7 +197,7 @@ class Lake:
             LakeError: a value does not fit, or a partition column would go; the table holds what it held.
         """
         with explained(self.path(asset), f"{_name(asset)} cannot be migrated"):
-            table = self._open(asset)
+            table = self.table(asset)
             kept = table.metadata().partition_columns
             if missing := [name for name in kept if name not in schema.names]:
                 raise LakeError(f"{_name(asset)} is partitioned by {', '.join(missing)}: keep them in the schema.")
@@ -213,25 +217,14 @@ class Lake:
             )
             return table.version()
 
-    def row_count(self, asset: dg.AssetKey | str) -> int:
-        """Rows in the whole table, from its log, without reading data."""
-        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
-            return self._open(asset).count()
-
-    def files(self, asset: dg.AssetKey | str) -> pa.Table:
-        """One row per file of the latest version, from the log: path, size_bytes, num_records and partition, its key as
-        text (null where the table is not partitioned).
-        """
-        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
-            table = self._open(asset)
-            listed = pa.table(table.get_add_actions(flatten=True))
-            columns = [f"partition.{name}" for name in table.metadata().partition_columns]
-            key = partition_key_of(listed, columns) if columns else pa.nulls(len(listed), pa.string())
-            return listed.select(["path", "size_bytes", "num_records"]).append_column("partition", key)
-
-    def _open(
+    def table(
         self, asset: dg.AssetKey | str, version: int | None = None, as_of: datetime | str | None = None
     ) -> DeltaTable:
+        """The Delta table itself, at this version or time; its log is read, no data.
+
+        Raises:
+            LakeError: nothing was stored for this asset, or there is no such version.
+        """
         if version is not None and as_of is not None:
             raise LakeError(f"{_name(asset)}: name a version or a time (as_of), not both.")
         try:
@@ -250,6 +243,27 @@ class Lake:
                     f"{_name(asset)} was first stored at {datetime.fromtimestamp(began).astimezone()}, after {as_of}."
                 )
         return table
+
+    def holds(self, asset: dg.AssetKey | str) -> bool:
+        """Whether anything was stored for this asset."""
+        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
+            return DeltaTable.is_deltatable(self.path(asset), storage_options=dict(self.storage_options))
+
+    def row_count(self, asset: dg.AssetKey | str) -> int:
+        """Rows in the whole table, from its log, without reading data."""
+        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
+            return self.table(asset).count()
+
+    def files(self, asset: dg.AssetKey | str) -> pa.Table:
+        """One row per file of the latest version, from the log: path, size_bytes, num_records and partition, its key as
+        text (null where the table is not partitioned).
+        """
+        with explained(self.path(asset), f"{_name(asset)} cannot be read"):
+            table = self.table(asset)
+            listed = pa.table(table.get_add_actions(flatten=True))
+            columns = [f"partition.{name}" for name in table.metadata().partition_columns]
+            key = partition_key_of(listed, columns) if columns else pa.nulls(len(listed), pa.string())
+            return listed.select(["path", "size_bytes", "num_records"]).append_column("partition", key)
 
     def _table_for(self, asset: dg.AssetKey | str, columns: list[str]) -> DeltaTable | None:
         """The asset's table, if it is there and partitioned like this."""

@@ -16,6 +16,7 @@ import resources.landing_s3
 from resources.landing import LandedFile, LandingZone
 from resources.landing_s3 import OVERLAP_NANOSECONDS, SECOND, Bucket, Place
 from tests.s3 import S3, free_port, s3_server
+from tilth.deployment import Deployment
 
 PAGE = 50  # names a listing request, in place of S3's 1,000
 HOUR = 3600
@@ -53,6 +54,19 @@ def names(files: Sequence[LandedFile]) -> list[str]:
 
 def version(name: str, second: int, etag: str = "", table: str = "sales") -> LandedFile:
     return LandedFile(table, name, name, second * SECOND, f"{second * SECOND}-{etag}", 1)
+
+
+def test_the_settings_of_a_deployment_are_enough(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = s3.bucket()
+    monkeypatch.setenv("TILTH_LANDING_URI", f"s3://{bucket}/landing/")
+    monkeypatch.setenv("TILTH_S3_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("TILTH_S3_REGION", s3.region)
+    landing = LandingZone.of(Deployment())
+    landing.put("sales", "2020-01-01.csv.gz", b"abc")
+
+    stored = s3.client.get_object(Bucket=bucket, Key="landing/sales/2020-01-01.csv.gz")
+    assert stored["Body"].read() == landing.read("sales", "2020-01-01.csv.gz") == b"abc"
+    assert landing.path_of("sales", "2020-01-01.csv.gz") == f"s3://{bucket}/landing/sales/2020-01-01.csv.gz"
 
 
 def test_hidden_foreign_and_nested_keys_are_not_listed(s3: S3, landing: LandingZone) -> None:
