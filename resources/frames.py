@@ -118,7 +118,7 @@ def _value(metadata: Any) -> Any:
 def as_annotated(rows: pa.Table, context: dg.InputContext) -> Any:
     """The rows as the input's annotation asks for: `pa.Table`, `pyarrow.dataset.Dataset`, `pl.DataFrame`, else pandas.
 
-    The rows are given up: pandas columns take their place one block after another, so that not both are held at once.
+    The rows are given up: pandas columns take their place one after another, so that not both are held at once.
     """
     wanted = context.dagster_type.typing_type
     if wanted is pa.Table:
@@ -129,7 +129,14 @@ def as_annotated(rows: pa.Table, context: dg.InputContext) -> Any:
         import polars
 
         return polars.from_arrow(rows)
-    return rows.to_pandas(self_destruct=True)
+    return to_pandas(rows)
+
+
+def to_pandas(rows: pa.Table) -> pd.DataFrame:
+    """A pandas frame in place of the rows, which must not be used afterwards."""
+    # A column in one piece would be handed over as it is, and pandas could not write to it.
+    in_pieces = all(column.num_chunks > 1 for column in rows.itercolumns())
+    return rows.to_pandas(self_destruct=True, split_blocks=in_pieces)
 
 
 def by_partition(rows: pa.Table, columns: Sequence[str], keys: Sequence[str]) -> dict[str, pa.Table]:

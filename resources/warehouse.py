@@ -104,6 +104,10 @@ class Transaction:
         )
         return found.num_rows > 0
 
+    def count(self, table: str) -> int:
+        """How many rows `schema.name` has."""
+        return self._fetch(f"SELECT count(*) AS rows FROM {_quoted_table(table)}")["rows"][0].as_py()
+
     def replace(self, table: str, rows: pa.Table, column: str | None = None, values: Sequence[str] = ()) -> None:
         """Put `rows` in place of those whose `column` is one of `values` (of all rows when no column is given).
 

@@ -1,22 +1,12 @@
 """Warehouse tables as inputs and outputs of assets: the table `<schema>.<name>` of the asset key `[schema, name]`."""
 
-from collections import Counter
+from typing import Any
 
 import dagster as dg
-import pandas as pd
-import pyarrow as pa
 
-from resources.frames import (
-    Frame,
-    as_annotated,
-    column_schema,
-    data_version,
-    partition_column,
-    partition_keys,
-    to_arrow,
-    wanted_columns,
-)
+from resources.frames import as_annotated, partition_column, partition_keys, record, to_arrow, wanted_columns
 from resources.warehouse import Warehouse, Window
+from tilth.usage import watch
 
 
 def _table(key: dg.AssetKey) -> str:
@@ -34,41 +24,29 @@ def _window(context: dg.InputContext | dg.OutputContext) -> Window | None:
 
 
 class WarehouseIOManager(dg.IOManager):
-    """Stores frames (pandas or pyarrow) as warehouse tables, replacing the step's partitions in one transaction, and
-    hands them on as the parameter's annotation asks: only the partitions that the mapping asks for, and only the
-    columns named in the input's metadata.
+    """Stores frames (pandas, polars, pyarrow) as warehouse tables and hands them on as the parameter's annotation asks:
+    only the partitions that the mapping asks for, and only the columns named in the input's metadata.
+
+    An output's partitions are replaced in one transaction, also by nothing; what is recorded of them is in
+    `resources.frames.record`.
     """
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
+        watch()
 
-    def handle_output(self, context: dg.OutputContext, obj: Frame) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         table = _table(context.asset_key)
-        if not isinstance(obj, pd.DataFrame | pa.Table):
-            raise TypeError(
-                f"{context.asset_key.to_user_string()} returned a {type(obj).__name__}, which is no warehouse table: "
-                "return a pandas frame or a pyarrow table, or a MaterializeResult where the asset wrote it itself."
-            )
-        rows, window = to_arrow(obj), _window(context)
-        column, keys = window or (None, ())
-        self._warehouse.replace(table, rows, column, keys)
-        _record(context, rows, window)
+        try:
+            rows = to_arrow(obj)
+        except TypeError as error:
+            raise TypeError(f"{context.asset_key.to_user_string()}: {error}") from None
+        column, keys = _window(context) or (None, ())
+        with self._warehouse.transaction() as transaction:
+            transaction.replace(table, rows, column, keys)
+            count = transaction.count(table)
+        record(context, rows, table={"dagster/row_count": count})
 
-    def load_input(self, context: dg.InputContext) -> Frame:
+    def load_input(self, context: dg.InputContext) -> Any:
         rows = self._warehouse.read(_table(context.asset_key), wanted_columns(context), _window(context))
         return as_annotated(rows, context)
-
-
-def _record(context: dg.OutputContext, rows: pa.Table, window: Window | None) -> None:
-    """What the materialization says of the rows that were written."""
-    step = context.step_context
-    step.set_data_version(context.asset_key, dg.DataVersion(data_version(rows)))
-    if window is not None:
-        counted = Counter(rows[window[0]].cast(pa.string()).to_pylist())
-        for key in window[1]:
-            step.add_asset_metadata(
-                {"dagster/partition_row_count": counted[key]}, asset_key=context.asset_key, partition_key=key
-            )
-    context.add_output_metadata(
-        {"dagster/row_count": rows.num_rows, "dagster/column_schema": column_schema(rows.schema)}
-    )

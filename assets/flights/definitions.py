@@ -11,6 +11,7 @@ from assets.flights.sensors import automation_sensors, landed_files, reference_t
 from resources.dbt import dbt_resource
 from resources.lake import Lake
 from resources.lake_io import LakeIOManager
+from resources.lake_maintenance import lake_maintenance
 from resources.landing import LandingZone
 from resources.registry import ModelIOManager, ModelRegistry
 from resources.warehouse import Warehouse
@@ -21,7 +22,7 @@ from tilth.deployment import Deployment
 
 def definitions(deployment: Deployment) -> dg.Definitions:
     """The domain's assets and automation on the stores of `deployment`."""
-    warehouse = Warehouse(deployment.warehouse_uri)
+    warehouse, lake = Warehouse(deployment.warehouse_uri), Lake.of(deployment)
     return dg.Definitions(
         assets=with_code_versions(
             [
@@ -38,14 +39,15 @@ def definitions(deployment: Deployment) -> dg.Definitions:
                 prediction_quality,
             ]
         ),
-        jobs=[reference_tables],
+        # Models do not name the versions that they were trained on yet; the retention of more than a year holds them.
+        jobs=[reference_tables, lake_maintenance(lake, kept=lambda _: {})],
         schedules=[weekly_reference_tables],
         sensors=[landed_files, *automation_sensors],
         resources={
             "landing": LandingZone.of(deployment),
             "warehouse": warehouse,
             "warehouse_io": WarehouseIOManager(warehouse),
-            "io_manager": LakeIOManager(Lake.of(deployment)),
+            "io_manager": LakeIOManager(lake),
             "model_io": ModelIOManager(ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)),
             "dbt": dbt_resource(project, warehouse),
         },

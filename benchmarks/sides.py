@@ -1,0 +1,199 @@
+"""One measured action of one side, in a process of its own: `python sides.py <side> <action> <folder>`.
+
+Prints a line of JSON: seconds; megabytes, by which the process' peak during the action exceeds what it held before the
+frame was there. It runs in Metaflow's environment as well as in this project's, so it imports neither before it must.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MONTHS = [f"2013-{month:02}" for month in range(1, 13)]
+TWO_COLUMNS = ["float_0", "airport"]
+
+
+def frame(folder: Path) -> pd.DataFrame:
+    """The common frame, in memory as a user's would be: none of it still in the file."""
+    with pa.memory_map(str(folder / "frame.arrow")) as source:
+        return pa.ipc.open_file(source).read_all().to_pandas().copy()
+
+
+def by_month(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Twelve parts of equal size."""
+    size = len(rows) // len(MONTHS)
+    return [rows.iloc[n * size : (n + 1) * size].reset_index(drop=True) for n in range(len(MONTHS))]
+
+
+def lake(folder: Path) -> Any:
+    """This project's lake."""
+    from resources.lake import Lake
+
+    return Lake(str(folder / "lake"))
+
+
+def lake_write(folder: Path, rows: pd.DataFrame) -> None:
+    from resources.frames import to_arrow
+
+    lake(folder).replace("bench/frame", to_arrow(rows))
+
+
+def lake_write_versioned(folder: Path, rows: pd.DataFrame) -> None:
+    from resources.frames import to_arrow
+    from tilth.data_versions import data_version
+
+    table = to_arrow(rows)
+    lake(folder).replace("bench/frame", table)
+    data_version(table)
+
+
+def lake_read(folder: Path, _: None) -> pd.DataFrame:
+    from resources.frames import to_pandas
+
+    return to_pandas(lake(folder).read("bench/frame"))
+
+
+def lake_write_months(folder: Path, rows: pd.DataFrame) -> None:
+    from resources.frames import to_arrow
+
+    parts = [part.assign(month=month) for part, month in zip(by_month(rows), MONTHS, strict=True)]
+    lake(folder).replace("bench/months", to_arrow(pd.concat(parts)), MONTHS, ["month"])
+
+
+def lake_read_month(folder: Path, _: None) -> pd.DataFrame:
+    from resources.frames import to_pandas
+
+    return to_pandas(lake(folder).read("bench/months", ["2013-05"], TWO_COLUMNS))
+
+
+def lake_scan(folder: Path, _: None) -> int:
+    """A table of some 4 GB, batch by batch."""
+    return sum(batch.num_rows for batch in lake(folder).dataset("bench/large").to_batches())
+
+
+def parquet_write(folder: Path, rows: pd.DataFrame) -> None:
+    pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), folder / "frame.parquet", compression="zstd")
+
+
+def parquet_read(folder: Path, _: None) -> pd.DataFrame:
+    return pq.read_table(folder / "frame.parquet").to_pandas()
+
+
+def pickle_manager(folder: Path) -> tuple[Any, Any]:
+    """Dagster's file system IO manager, and the partitions definition of the twelve months."""
+    import dagster as dg
+
+    return dg.FilesystemIOManager(base_dir=str(folder / "pickle")), dg.StaticPartitionsDefinition(MONTHS)
+
+
+def pickle_write(folder: Path, rows: pd.DataFrame) -> None:
+    import dagster as dg
+
+    manager, _ = pickle_manager(folder)
+    with dg.build_output_context(asset_key=dg.AssetKey("frame")) as context:
+        manager.create_io_manager(dg.build_init_resource_context()).handle_output(context, rows)
+
+
+def pickle_write_months(folder: Path, rows: pd.DataFrame) -> None:
+    import dagster as dg
+
+    manager, months = pickle_manager(folder)
+    for month, part in zip(MONTHS, by_month(rows), strict=True):
+        with dg.build_output_context(
+            asset_key=dg.AssetKey("months"), partition_key=month, asset_partitions_def=months
+        ) as context:
+            manager.create_io_manager(dg.build_init_resource_context()).handle_output(context, part)
+
+
+def pickle_read_two_columns(folder: Path, _: None) -> pd.DataFrame:
+    """Two columns of the frame stored whole; a pickle has no other way in."""
+    import dagster as dg
+
+    manager, _ = pickle_manager(folder)
+    context = dg.build_input_context(
+        asset_key=dg.AssetKey("frame"), upstream_output=dg.build_output_context(asset_key=dg.AssetKey("frame"))
+    )
+    rows = manager.create_io_manager(dg.build_init_resource_context()).load_input(context)
+    size = len(rows) // len(MONTHS)
+    return rows.loc[4 * size : 5 * size - 1, TWO_COLUMNS]
+
+
+def pickle_read_month(folder: Path, _: None) -> pd.DataFrame:
+    """Two columns of a month that was stored as a partition of its own."""
+    import dagster as dg
+
+    manager, months = pickle_manager(folder)
+    context = dg.build_input_context(
+        asset_key=dg.AssetKey("months"),
+        partition_key="2013-05",
+        asset_partitions_def=months,
+        asset_partition_keys=["2013-05"] if False else None,
+    )
+    return manager.create_io_manager(dg.build_init_resource_context()).load_input(context)[TWO_COLUMNS]
+
+
+def metaflow_store(folder: Path, mode: str) -> Any:
+    """Metaflow's task datastore on local disk, for the one task of a run."""
+    from metaflow.datastore import FlowDataStore
+    from metaflow.plugins.datastores.local_storage import LocalStorage
+
+    flow = FlowDataStore("Bench", storage_impl=LocalStorage, ds_root=str(folder / "metaflow"))
+    return flow.get_task_datastore("1", "start", "1", attempt=0, mode=mode)
+
+
+def metaflow_write(folder: Path, rows: pd.DataFrame) -> None:
+    task = metaflow_store(folder, "w")
+    task.init_task()
+    task.save_artifacts([("frame", rows)])
+    task.done()
+
+
+def metaflow_read(folder: Path, _: None) -> pd.DataFrame:
+    return dict(metaflow_store(folder, "r").load_artifacts(["frame"]))["frame"]
+
+
+def resident_megabytes() -> float:
+    """What the process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def peak_megabytes() -> float:
+    """The most it held since `forget_peak`."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def forget_peak() -> None:
+    """Let the kernel measure the peak anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def main(side: str, action: str, folder: Path) -> None:
+    """Run the action and print what it took."""
+    act: Callable[[Path, Any], Any] = globals()[f"{side}_{action}"]
+    if side == "lake":
+        import resources.frames
+        import resources.lake  # noqa: F401
+    elif side == "pickle":
+        import dagster  # noqa: F401
+    else:
+        pa.array(["imports", "are", "done"]).to_pandas()
+    if side == "metaflow":
+        metaflow_store(folder, "r" if action == "read" else "w")
+    before = resident_megabytes()
+    rows = frame(folder) if action.startswith("write") else None
+    forget_peak()
+    started = time.perf_counter()
+    result = act(folder, rows)
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "megabytes": peak_megabytes() - before, "rows": 0 if result is None else len(result) if hasattr(result, "__len__") else result}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
