@@ -36,8 +36,10 @@ def lake_maintenance(lake: Lake, kept: KeptVersions) -> dg.JobDefinition:
     def maintain(context: dg.OpExecutionContext, config: Maintenance) -> None:
         keys = context.repository_def.asset_graph.get_all_asset_keys()
         versions, failed = kept(context.instance), []
-        for key in sorted(key for key in keys if lake.holds(key)):
+        for key in sorted(keys):
             try:
+                if not lake.holds(key):
+                    continue
                 compacted = compact(lake, key)
                 removed = vacuum(lake, key, config.retention_days, versions.get(key, ()))
             except LakeError as error:

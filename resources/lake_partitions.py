@@ -9,6 +9,14 @@ from resources.frames import partition_key_of
 
 
 def refuse_foreign(name: str, rows: pa.Table, columns: Sequence[str], partitions: Sequence[str]) -> None:
+    if missing := [column for column in columns if column not in rows.column_names]:
+        raise ValueError(
+            f"{name}: the frame has no column {', '.join(missing)}, which holds the partition key; it has "
+            f"{', '.join(rows.column_names)}."
+        )
+    # Delta keeps an empty text in a partition column as null, and could not find the partition again.
+    if any("" in partition.split("|") for partition in partitions):
+        raise ValueError(f"{name}: the lake cannot hold a partition whose key is empty; give it a name.")
     foreign = set(partition_key_of(rows, columns).unique().to_pylist()) - set(partitions)
     if foreign:
         raise ValueError(

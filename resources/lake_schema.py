@@ -1,5 +1,7 @@
 """What the lake's tables can hold, and how a table's columns may change from one write to the next."""
 
+from collections import Counter
+
 import pyarrow as pa
 
 # Delta's types are fewer than Arrow's. These hold every value of the others.
@@ -43,6 +45,24 @@ def lake_type(kind: pa.DataType) -> pa.DataType:
     raise TypeError(str(kind))
 
 
+def storable(asset: str, schema: pa.Schema) -> pa.Schema:
+    """The schema with the types that the lake stores its columns as.
+
+    Raises:
+        ValueError: a column of a type that the lake has none for.
+    """
+    fields = []
+    for field in schema:
+        try:
+            kind = lake_type(field.type)
+        except TypeError:
+            kind = pa.null()
+        if pa.types.is_null(kind):
+            raise ValueError(f"{asset}: the lake has no type for {field.name}: {field.type}.")
+        fields.append(field.with_type(kind))
+    return pa.schema(fields)
+
+
 def fitted(asset: str, rows: pa.Table, stored: pa.Schema | None) -> tuple[pa.Table, list[pa.Field]]:
     """The rows with the types and the column order of the stored table, and the columns that it lacks.
 
@@ -50,8 +70,12 @@ def fitted(asset: str, rows: pa.Table, stored: pa.Schema | None) -> tuple[pa.Tab
     stored columns, so these are taken. A column without a value takes its stored type.
 
     Raises:
-        ValueError: a column that cannot be stored, changed its type, or is missing; with what to do.
+        ValueError: a column that cannot be stored, changed its type or is missing, two of one name; with what to do.
     """
+    unseen = [name for name in (stored.names if stored is not None else []) if name not in rows.column_names]
+    named = Counter(name.lower() for name in [*rows.column_names, *unseen])
+    if twice := [name for name in [*unseen, *rows.column_names] if named[name.lower()] > 1]:
+        raise ValueError(f"{asset}: columns {', '.join(twice)} have one name, upper or lower case; rename one of them.")
     if stored is not None and rows.num_rows == 0:
         known = [field for field in rows.schema if field.name in stored.names or not pa.types.is_null(field.type)]
         new = [field.with_type(lake_type(field.type)) for field in known if field.name not in stored.names]

@@ -85,6 +85,7 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
                 "rejected_rows": intake.counts[day].rejected,
                 "landed_file": landing.path_of(table, landed[day].name),
                 "arrived_ns": str(landed[day].arrived_ns),
+                "arrival": landed[day].arrival,
             }
             for day in good
         }
@@ -149,6 +150,7 @@ def reference_table(table: str, description: str) -> dg.AssetsDefinition:
                 "rejected_rows": intake.rejected.num_rows,
                 "landed_file": landing.path_of(table, landed.name),
                 "arrived_ns": str(landed.arrived_ns),
+                "arrival": landed.arrival,
             },
         )
 

@@ -34,7 +34,7 @@ class Deployment(BaseSettings):
     lake_uri: str = ""
     models_uri: str = ""
     # Credentials come from where AWS' own tools look for them: variables, a profile, the machine's or pod's role.
-    s3_endpoint_url: str = ""
+    s3_endpoint_url: str = Field(default="", pattern="^($|https?://)")
     s3_region: str = ""
 
     @model_validator(mode="after")

@@ -45,7 +45,8 @@ class TestOnPostgreSQL(WarehouseContract):
     def test_numerics_are_decimals_as_they_are_declared_and_text_where_they_are_not(self, warehouse: Warehouse) -> None:
         found = warehouse.read(
             "SELECT 1.5::numeric(10, 2) AS a, 1.5::numeric(50, 3) AS b, 1250::numeric(5, -2) AS c, "
-            "0.00012::numeric(2, 5) AS d, 1.5::numeric AS e, sum(n) AS f, 1::numeric(100, 2) AS g FROM (VALUES (1::bigint), (2)) AS v (n)"
+            "0.00012::numeric(2, 5) AS d, 1.5::numeric AS e, "
+            "sum(n) AS f, 1::numeric(100, 2) AS g FROM (VALUES (1::bigint), (2)) AS v (n)"
         )
         assert found.equals(
             pa.table(
@@ -70,7 +71,8 @@ class TestOnPostgreSQL(WarehouseContract):
             transaction.execute(f"CREATE SCHEMA {things.split('.')[0]}")
             transaction.execute(
                 f"CREATE TABLE {things} AS SELECT n, "
-                "CASE n WHEN 1 THEN 'NaN'::numeric WHEN 2 THEN 1e30 ELSE 1.50 END AS mean, gen_random_uuid() AS u, '[1]'::jsonb AS j, ARRAY[1, 2] AS l, 'a'::varchar(5) AS v, "
+                "CASE n WHEN 1 THEN 'NaN'::numeric WHEN 2 THEN 1e30 ELSE 1.50 END AS mean, "
+                "gen_random_uuid() AS u, '[1]'::jsonb AS j, ARRAY[1, 2] AS l, 'a'::varchar(5) AS v, "
                 "n::numeric(50, 3) AS d FROM generate_series(1, 4) AS s (n)"
             )
         before = warehouse.read(things).sort_by("n")
