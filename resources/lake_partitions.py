@@ -15,7 +15,7 @@ def refuse_foreign(name: str, rows: pa.Table, columns: Sequence[str], partitions
             f"{', '.join(rows.column_names)}."
         )
     # Delta keeps an empty text in a partition column as null, and could not find the partition again.
-    if any("" in partition.split("|") for partition in partitions):
+    if any("" in (partition.split("|") if len(columns) > 1 else [partition]) for partition in partitions):
         raise ValueError(f"{name}: the lake cannot hold a partition whose key is empty; give it a name.")
     foreign = set(partition_key_of(rows, columns).unique().to_pylist()) - set(partitions)
     if foreign:

@@ -16,7 +16,8 @@ _LENGTH = 16  # hexadecimal digits: 64 bits, enough to tell the versions of one 
 def data_version(table: pa.Table, *, ordered: bool = True) -> str:
     """A hash of the table's content: its columns' names and types and their values.
 
-    Equal for equal values however they are chunked, and whatever lies in memory beneath a null.
+    Equal for equal values however they are chunked, whatever lies in memory beneath a null, and in whatever order and
+    width a column of categories counts them: it is a column of its values.
 
     Args:
         ordered: whether another order of the rows is another content.
@@ -24,21 +25,29 @@ def data_version(table: pa.Table, *, ordered: bool = True) -> str:
     Raises:
         ArrowNotImplementedError: a nested column, which cannot be sorted, in a table that is not ordered.
     """
-    rows = table if ordered else table.sort_by([(name, "ascending") for name in table.column_names])
+    rows = pa.Table.from_arrays([_plain(column) for column in table.itercolumns()], names=table.column_names)
+    rows = rows if ordered else rows.sort_by([(name, "ascending") for name in table.column_names])
     digest = hashlib.sha256(str(rows.num_rows).encode())
     for field, column in zip(rows.schema, rows.itercolumns(), strict=True):
-        digest.update(f"\0{field.name}\0{field.type}\0{column.null_count}\0".encode())
+        digest.update(f"\0{field.name}\0{field.type}\0".encode())
         for buffer in _buffers(column):
             digest.update(buffer)
     return digest.hexdigest()[:_LENGTH]
 
 
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return column.cast(kind.value_type)
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return column.cast(pa.string() if pa.types.is_string_view(kind) else pa.binary())
+    return column
+
+
 def _buffers(column: pa.ChunkedArray) -> Iterator[Any]:
     """The column's values as bytes that depend on the values alone."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        yield from _buffers(column.cast(kind.value_type))
-        return
+    yield f"{len(column)}\0{column.null_count}\0".encode()
     if column.null_count:
         for chunk in column.chunks:
             yield chunk.is_valid().cast(pa.uint8()).to_numpy()
@@ -51,12 +60,23 @@ def _buffers(column: pa.ChunkedArray) -> Iterator[Any]:
         for chunk in column.chunks:
             text = chunk.drop_null().cast(pa.large_binary())
             yield pc.call_function("binary_join", [_one_list(text), pa.scalar(b"", text.type)])[0].as_buffer()
-    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind):
+    elif pa.types.is_primitive(kind) and not pa.types.is_interval(kind):
         whole = {8: pa.uint8(), 16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}[kind.bit_width]
         for chunk in column.chunks:
             yield chunk.view(whole).fill_null(0).to_numpy()
+    elif pa.types.is_decimal(kind):
+        yield from _buffers(column.cast(pa.string()))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _buffers(pc.call_function("list_value_length", [column]).cast(pa.int64()))
+        yield from _buffers(pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type))
+    elif pa.types.is_struct(kind):
+        for position, part in enumerate(kind):
+            yield from _buffers(pa.chunked_array([chunk.flatten()[position] for chunk in column.chunks], part.type))
+    elif pa.types.is_map(kind):
+        entries = pa.struct([pa.field("key", kind.key_type, nullable=False), kind.item_field])
+        yield from _buffers(column.cast(pa.list_(entries)))
     else:
-        # Decimals, lists, structs: through IPC, as one array, so that neither chunks nor slices differ.
+        # Through IPC, as one array, so that neither chunks nor slices differ.
         batch = pa.record_batch([pa.concat_arrays(column.chunks or [pa.array([], kind)])], names=["c"])
         yield batch.serialize()
 

@@ -82,6 +82,8 @@ def step_usage(context: dg.OutputContext) -> Mapping[str, float | int]:
     (stats,) = step.instance.get_run_step_stats(step.run_id, [step.step.key])
     began, now = stats.start_time or time.time(), _now()
     samples = list(_sampler.samples)
+    # The next step may begin before the thread looks again, and what this one held is not the next one's.
+    _sampler.samples.append(now)
     before = next((sample for sample in reversed(samples) if sample.at <= began), samples[0])
     during = [sample.memory_bytes for sample in samples if sample.at > began]
     grew = now.peak_bytes > before.peak_bytes
