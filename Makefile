@@ -46,7 +46,7 @@ test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service (COVERAGE=yes
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/basedpyright --level error
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 4; exit $${PIPESTATUS[0]}
-	@$(BIN)/pytest $(LONGEST) tests --ignore tests/live --ignore tests/postgres \
+	@$(BIN)/pytest $(LONGEST) tests --ignore tests/live --ignore tests/postgres --ignore tests/faults \
 	  --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 
 .PHONY: test-live
@@ -56,6 +56,10 @@ test-live: $(ENVIRONMENT) $(MANIFEST) ## files land under a running daemon, and 
 .PHONY: test-postgres
 test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that the tests start (needs its server programs)
 	@$(BIN)/pytest tests/postgres
+
+.PHONY: test-faults
+test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed, writers at once, full disks (needs PostgreSQL's server programs)
+	@$(BIN)/pytest tests/faults --numprocesses 2 --dist worksteal
 
 .PHONY: bench
 bench: $(READY) ## every speed and memory bar, measured (minutes; on a quiet machine)

@@ -184,9 +184,9 @@ class Lake:
                 table = self._table_for(asset, columns)
                 stored = pa.schema(table.schema().to_arrow()) if table else None
                 data, added = fitted(name, rows, stored)
+                where = None if partitions is None else predicate(name, data.schema, columns, partitions)
                 if table is None:
                     table = self._create(asset, data.schema, columns)
-                where = None if partitions is None else predicate(data.schema, columns, partitions)
                 try:
                     if added:
                         # First, and null in every row: merged with the data they would reorder the others.

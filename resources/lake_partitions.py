@@ -14,6 +14,8 @@ def refuse_foreign(name: str, rows: pa.Table, columns: Sequence[str], partitions
             f"{name}: the frame has no column {', '.join(missing)}, which holds the partition key; it has "
             f"{', '.join(rows.column_names)}."
         )
+    if rows.num_rows and len(rows.column_names) == len(columns):
+        raise ValueError(f"{name}: the frame has no column but {', '.join(columns)}; the lake needs one more.")
     # Delta keeps an empty text in a partition column as null, and could not find the partition again.
     if any("" in (partition.split("|") if len(columns) > 1 else [partition]) for partition in partitions):
         raise ValueError(f"{name}: the lake cannot hold a partition whose key is empty; give it a name.")
@@ -40,8 +42,16 @@ def boxes(partitions: Sequence[str], dimensions: int) -> list[list[list[str]]]:
     return [[sorted(firsts), sorted(seconds)] for seconds, firsts in firsts_of.items()]
 
 
-def predicate(schema: pa.Schema, columns: Sequence[str], partitions: Sequence[str]) -> str:
-    """The SQL condition of exactly these partitions' rows; empty where there are none."""
+def predicate(name: str, schema: pa.Schema, columns: Sequence[str], partitions: Sequence[str]) -> str:
+    """The SQL condition of exactly these partitions' rows; empty where there are none.
+
+    Raises:
+        ValueError: a column of a type that no partition key is text of.
+    """
+    for column in columns:
+        kind = schema.field(column).type
+        if not (pa.types.is_string(kind) or pa.types.is_date(kind) or pa.types.is_integer(kind)):
+            raise ValueError(f"{name}: {column} holds the partition key as {kind}; make it text, a date or an integer.")
     return " OR ".join(
         "("
         + " AND ".join(

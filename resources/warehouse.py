@@ -203,6 +203,7 @@ class Warehouse:
         Raises:
             WarehouseBusyError: the DuckDB file is still held after `wait_seconds`; who holds it is in the message.
             ConnectionError: the engine cannot be reached.
+            OSError: its disk is full.
             ModuleNotFoundError: the driver of the address is not installed.
         """
         with self._connection() as connection:
@@ -213,8 +214,13 @@ class Warehouse:
                     transaction.execute("SET TimeZone = 'UTC'")
                 yield transaction
                 connection.commit()
-            except BaseException:
+            except BaseException as error:
                 connection.rollback()
+                if isinstance(error, adbc_driver_manager.Error) and "No space left on device" in str(error):
+                    raise OSError(
+                        f"The warehouse's disk is full; its tables hold what they held. {self.engine} says: {error} "
+                        "Now free some space there, or move TILTH_WAREHOUSE_URI to another disk."
+                    ) from error
                 raise
 
     def read(self, what: str, columns: Sequence[str] | None = None, window: Window | None = None) -> pa.Table:

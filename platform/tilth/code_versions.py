@@ -5,10 +5,11 @@ Dagster's UI shows as stale what other code made. Its own default, the run's id,
 
 import ast
 import hashlib
+import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -39,67 +40,107 @@ def code_version(function: Callable[..., Any]) -> str:
     Comments, docstrings, layout and decorators do not count. The project is the top-level package of the function's
     module; what comes from libraries is the lock's business.
     """
-    module, name = function.__module__, function.__qualname__.partition(".")[0]
+    module, name = _place(function)
+    project = module.partition(".")[0]
     found: dict[str, str] = {}
-    _collect(module, name, module.partition(".")[0], found)
+    _collect(module, name, project, found)
     # A function that another one makes differs from its siblings by what it was made with.
     made_with = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
-    found |= {
-        f":{name}": repr(value) for name, value in made_with.items() if isinstance(value, bool | int | float | str)
-    }
+    for name, value in made_with.items():
+        if inspect.isfunction(value) or inspect.isclass(value):
+            found[f":{name}"] = ".".join(_place(value))
+            if _place(value)[0].partition(".")[0] == project:
+                _collect(*_place(value), project, found)
+        elif isinstance(value, bool | int | float | str | tuple | list | dict | None):
+            found[f":{name}"] = repr(value)
     text = "\n".join(f"{name}={found[name]}" for name in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+def _place(made: Callable[..., Any]) -> tuple[str, str]:
+    """The module of a function or class and the top-level name that it is found under there."""
+    return made.__module__, made.__qualname__.partition(".")[0]
 
 
 def _collect(module: str, name: str, project: str, found: dict[str, str]) -> None:
     """Add what `name` is bound to in `module`, and everything of the project that this mentions."""
     where = f"{module}.{name}"
-    statement = _bindings(module).get(name)
-    if statement is None or where in found:
+    binding = _bindings(module).get(name)
+    if binding is None or where in found:
         return
-    if isinstance(statement, tuple):
-        if statement[0].partition(".")[0] == project:
-            _collect(*statement, project, found)
-        return
-    found[where] = ast.dump(statement)
-    for owner, mentioned in _mentions(statement):
-        binding = _bindings(module).get(owner)
-        if mentioned is None:
-            _collect(module, owner, project, found)
-        elif isinstance(binding, tuple) and binding[0].partition(".")[0] == project:
-            # An attribute of an imported module, or of something imported from one.
-            inner = f"{binding[0]}.{binding[1]}" if binding[1] else binding[0]
-            if inner in sys.modules:
-                _collect(inner, mentioned, project, found)
+    if isinstance(binding, ast.stmt):
+        found[where] = ast.dump(binding)
+        inside = {k: v for node in ast.walk(binding) for k, v in _imports(node, module).items()}
+        mentions = _mentions(binding)
+    else:
+        inside, mentions = {name: binding}, iter([[name]])
+    for first, *attributes in mentions:
+        source = inside.get(first) or _bindings(module).get(first)
+        if not isinstance(source, tuple):
+            _collect(module, first, project, found)
+        elif source[0].partition(".")[0] == project:
+            # Of `shop.prices.net`, the module is as much as is one.
+            path = [*source, *attributes]
+            while len(path) > 1 and _is_module(f"{path[0]}.{path[1]}"):
+                path[:2] = [f"{path[0]}.{path[1]}"]
+            if len(path) > 1:
+                _collect(path[0], path[1], project, found)
 
 
-def _mentions(statement: ast.AST) -> Iterator[tuple[str, str | None]]:
-    """Names, and attributes of names, that occur in a statement."""
+def _mentions(statement: ast.AST) -> Iterator[list[str]]:
+    """Names, and names with their attributes, that occur in a statement."""
     for node in ast.walk(statement):
+        attributes: list[str] = []
+        while isinstance(node, ast.Attribute):
+            attributes.insert(0, node.attr)
+            node = node.value
         if isinstance(node, ast.Name):
-            yield node.id, None
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            yield node.value.id, node.attr
+            yield [node.id, *attributes]
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 @cache
-def _bindings(module: str) -> dict[str, ast.stmt | tuple[str, str]]:
-    """What each top-level name of a module is: the statement that binds it, or the module and name it is imported from
-    (an empty name where it is a module itself).
+def _bindings(module: str) -> dict[str, ast.stmt | tuple[str, ...]]:
+    """What each top-level name of a module is: the statement that binds it, or the module, and the name in it, that it
+    is imported from.
     """
-    bindings: dict[str, ast.stmt | tuple[str, str]] = {}
-    for statement in ast.parse(inspect.getsource(sys.modules[module])).body:
-        if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
-            bindings |= {alias.asname or alias.name: (statement.module, alias.name) for alias in statement.names}
-        elif isinstance(statement, ast.Import):
-            bindings |= {alias.asname: (alias.name, "") for alias in statement.names if alias.asname}
-        elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    # Not by `inspect`: an import inside of a function may not have happened yet.
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return {}
+    bindings: dict[str, ast.stmt | tuple[str, ...]] = {}
+    for statement in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        bindings |= _imports(statement, module)
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             bindings[statement.name] = _bare(statement)
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             names = [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
             bindings |= dict.fromkeys(names, statement)
     return bindings
+
+
+def _imports(statement: ast.AST, module: str) -> dict[str, tuple[str, ...]]:
+    """The names that an import binds in `module`: by each the module, and the name in it."""
+    if isinstance(statement, ast.ImportFrom):
+        spec = importlib.util.find_spec(module)
+        source = "." * statement.level + (statement.module or "")
+        source = importlib.util.resolve_name(source, spec.parent if spec else None)
+        return {alias.asname or alias.name: (source, alias.name) for alias in statement.names}
+    if isinstance(statement, ast.Import):
+        return {
+            alias.asname or alias.name.partition(".")[0]: (
+                alias.name if alias.asname else alias.name.partition(".")[0],
+            )
+            for alias in statement.names
+        }
+    return {}
 
 
 def _bare(statement: ast.stmt) -> ast.stmt:

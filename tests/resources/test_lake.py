@@ -169,10 +169,18 @@ def test_branches_do_not_see_each_other(disk: Lake) -> None:
         (rows(["a", "b"], 2), r"things: rows with day = \['b'\] do not belong to the partitions .* \(a to a\)"),
         (rows(["a"], 2).set_column(0, "day", pa.nulls(2, pa.string())), r"rows with day = \['None'\] do not belong"),
         (rows(["a"], 2).drop_columns("day"), "things: the frame has no column day, which holds the partition key"),
+        (pa.table({"day": ["a"]}), "things: the frame has no column but day; the lake needs one more"),
         (pa.table({"day": ["a"], "Day": ["a"], "number": [1], "value": [2]}), "columns day, Day have one name"),
         (pa.Table.from_arrays([["a"], [1], [2], [3]], ["day", "number", "value", "value"]), "value, value have one"),
     ],
-    ids=["a row of another partition", "a row of none", "no partition column", "names alike", "names the same"],
+    ids=[
+        "a row of another partition",
+        "a row of none",
+        "no partition column",
+        "nothing else",
+        "names alike",
+        "names the same",
+    ],
 )
 def test_rows_that_fit_no_place_are_refused_and_nothing_is_written(disk: Lake, came: pa.Table, said: str) -> None:
     disk.replace("things", rows(["a", "b"], 1), ["a", "b"], ONE)
@@ -188,6 +196,16 @@ def test_a_partition_with_an_empty_key_is_refused_since_delta_would_lose_it(
 ) -> None:
     with pytest.raises(ValueError, match="things: the lake cannot hold a partition whose key is empty"):
         disk.replace("things", rows([key], 1, columns), [key], columns)
+
+
+def test_a_partition_column_of_another_kind_is_refused_before_there_is_a_table(disk: Lake) -> None:
+    # As an empty pandas frame may have it.
+    frame = pa.schema([("day", pa.float64()), ("value", pa.int64())]).empty_table()
+    with pytest.raises(
+        ValueError, match="things: day holds the partition key as double; make it text, a date or an int"
+    ):
+        disk.replace("things", frame, ["a"], ONE)
+    assert not disk.holds("things")
 
 
 def test_another_partitioning_than_the_tables_is_refused_with_the_way_to_it(disk: Lake) -> None:

@@ -12,6 +12,11 @@
 #}
 {% macro get_incremental_replace_days_sql(arg_dict) %}
     {%- set table = arg_dict["target_relation"] -%}
+    {# A dbt whose run was killed may still be at it. DuckDB lets in one process; here the second must wait, or it would
+       not see the rows that the first adds and leave them beside its own. #}
+    {%- if target.type == "postgres" %}
+    lock table {{ table }} in share row exclusive mode;
+    {%- endif %}
     delete from {{ table }} where {{ in_days(model.config.meta.partition_expr) }};
     {{ get_insert_into_sql(table, arg_dict["temp_relation"], arg_dict["dest_columns"]) }}
 {% endmacro %}
