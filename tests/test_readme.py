@@ -42,5 +42,5 @@ def test_every_path_and_target_in_the_readme_exists() -> None:
     targets = set(re.findall(r"make ([a-z-]+)", README)) - {"alone"}
     phony = set(re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets <= phony
-    settings = set(re.findall(r"`(TILTH_[A-Z_]+)`", README))
+    settings = set(re.findall(r"`(TILTH_[A-Z0-9_]+)`", README))
     assert settings == {f"TILTH_{name.upper()}" for name in Deployment.model_fields}

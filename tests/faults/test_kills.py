@@ -22,7 +22,7 @@ from tilth.data_versions import data_version
 
 FIRST, LAST = "2013-01-01", "2013-03-01"
 DAYS = [str(date.fromisoformat(FIRST) + timedelta(days=n)) for n in range(60)]
-KILLS, GROUPS = 20, 4
+KILLS, GROUPS = 20, 2
 
 DAY_OF = {
     "raw.flights": "flight_date",

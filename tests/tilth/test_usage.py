@@ -1,5 +1,6 @@
 """What a step used of its process is noted for that step: at least what it did use, and nothing of its neighbours'."""
 
+import resource
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import dagster as dg
 import pytest
 
 from tests.conftest import QUIET
+from tilth import usage
 from tilth.usage import step_usage, watch
 
 MB = 2**20
@@ -53,8 +55,9 @@ def used(instance: dg.DagsterInstance, *steps: Callable[[], object]) -> list[dic
 
 def asset(name: str, step: Callable[[], object], after: list[dg.AssetsDefinition]) -> dg.AssetsDefinition:
     @dg.asset(name=name, deps=after)
-    def made() -> None:
+    def made() -> int:
         step()
+        return 0
 
     return made
 
@@ -65,9 +68,11 @@ def burn(seconds: float = 0.5) -> None:
         pass
 
 
-def allocate() -> None:
-    block = bytearray(ALLOCATED)
+def allocate(size: int = ALLOCATED, held_for: float = 3 * INTERVAL) -> None:
+    """Hold so many bytes, for so long that the process is looked at in the meantime."""
+    block = bytearray(size)
     block[:: 2**12] = b"x" * len(block[:: 2**12])  # every page, or the system would not give any
+    time.sleep(held_for)
 
 
 def nothing() -> None: ...
@@ -103,17 +108,19 @@ def test_the_next_step_of_the_process_does_not_inherit_it(instance: dg.DagsterIn
     assert next_small["step/peak_memory_bytes"] <= small["step/peak_memory_bytes"] + 60 * MB
 
 
-def test_a_peak_shorter_than_a_look_at_the_process_is_seen_and_not_inherited(instance: dg.DagsterInstance) -> None:
-    # Above all that this process ever held, so that the system's own record of the peak grows.
-    most = used(instance, nothing)[0]["step/peak_memory_bytes"]
-    peak = 300 * MB
+def test_a_peak_between_two_looks_at_the_process_is_seen_and_not_inherited(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a step of a few milliseconds is: no look at the process falls into it.
+    monkeypatch.setattr(usage, "_INTERVAL_SECONDS", 3600)
+    monkeypatch.setattr(usage, "_sampler", usage._Sampler())
+    (before,) = used(instance, nothing)
+    # More than this process ever held: the system's own record of that is all there is to see it by.
+    ever = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    size = ever - before["step/peak_memory_bytes"] + ALLOCATED
 
-    def short() -> None:
-        block = bytearray(peak)
-        block[:: 2**12] = b"x" * len(block[:: 2**12])
-
-    small, tall, next_small = used(instance, nothing, short, nothing)
-    assert tall["step/peak_memory_bytes"] >= most + peak - 20 * MB
+    small, tall, next_small = used(instance, nothing, lambda: allocate(size, held_for=0), nothing)
+    assert tall["step/peak_memory_bytes"] >= ever + ALLOCATED - 60 * MB
     assert next_small["step/peak_memory_bytes"] <= small["step/peak_memory_bytes"] + 60 * MB
 
 
@@ -127,7 +134,8 @@ def test_a_step_over_a_range_says_how_many_partitions_it_made(instance: dg.Dagst
     @dg.asset(
         partitions_def=dg.StaticPartitionsDefinition(["a", "b", "c"]), backfill_policy=dg.BackfillPolicy.single_run()
     )
-    def things() -> None: ...
+    def things() -> int:
+        return 0
 
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
     resources = {"io_manager": Recorder()}
@@ -136,7 +144,9 @@ def test_a_step_over_a_range_says_how_many_partitions_it_made(instance: dg.Dagst
     assert [event.asset_materialization.metadata["step/partitions"].value for event in found] == [3, 3, 3]
 
 
-def test_watching_twice_starts_one_thread() -> None:
+def test_watching_again_starts_no_other_thread() -> None:
+    watch()
+    threads = threading.enumerate()
     for _ in range(3):
         watch()
-    assert [thread.name for thread in threading.enumerate()].count("tilth-usage") == 1
+    assert threading.enumerate() == threads
