@@ -59,7 +59,7 @@ test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that
 
 .PHONY: test-faults
 test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed, writers at once, full disks (needs PostgreSQL's server programs)
-	@$(BIN)/pytest tests/faults --numprocesses 2 --dist worksteal
+	@$(BIN)/pytest tests/faults/test_kills.py tests/faults --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: bench
 bench: $(READY) ## every speed and memory bar, measured (minutes; on a quiet machine)

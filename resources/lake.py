@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Self
+from urllib.parse import unquote
 
 import dagster as dg
 import pyarrow as pa
@@ -24,18 +25,18 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from resources.frames import partition_key_of
 from resources.lake_errors import LakeError, explained
-from resources.lake_partitions import boxes, predicate, refuse_foreign
+from resources.lake_partitions import boxes, guarantee, predicate, refuse_foreign
 from resources.lake_schema import fitted, storable
 from tilth.deployment import Deployment
 
-# Row groups an eighth of the default's size, so that the writer holds less of a large table; small dictionaries, given up
-# soon on columns in which hardly a value occurs twice: both write faster than the defaults, and a tenth smaller.
+# Row groups an eighth of the default's size, so that the writer holds less of a large table; small dictionaries, given
+# up soon on columns in which hardly a value occurs twice: both write faster than the defaults, and a tenth smaller.
 _FORMAT = WriterProperties(
     compression="ZSTD", compression_level=1, max_row_group_size=2**17, dictionary_page_size_limit=2**16
 )
 
-# The log is what makes an old version readable; only `lake_maintenance` may take anything away. What came since the last
-# checkpoint is read one commit at a time: with a checkpoint every 20, a commit takes half as long as with the default 100.
+# The log is what makes an old version readable; only `lake_maintenance` may take anything away. What came since the
+# last checkpoint is read one commit at a time: with a checkpoint every 20, a commit takes half as long as with 100.
 _CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "20"}
 
 # A commit that finds others before it is renumbered and tried again, at a few milliseconds each.
@@ -101,12 +102,11 @@ class Lake:
             LakeError: nothing was stored for this asset, there is no such version or column, a file is damaged, or the
                 store cannot be reached; with what to do.
         """
-        found = self.dataset(asset, partitions, version=version, as_of=as_of)
+        found = self.dataset(asset, partitions, version=version, as_of=as_of, filters=filters)
         with explained(self.path(asset), f"{_name(asset)} cannot be read"):
-            _known(asset, found.schema, [*(columns or ()), *_filtered(filters)])
+            _known(asset, found.schema, columns)
             return found.to_table(
                 columns=None if columns is None else list(columns),
-                filter=_expression(filters),
                 # Arrow's own pool keeps what it frees for a while, and pandas takes its share at that moment.
                 memory_pool=pa.system_memory_pool(),
             )
@@ -143,12 +143,20 @@ class Lake:
             )
             # The log lists files in no order. A write numbers those of a partition in the order of its rows.
             listed = [] if nothing else sorted(whole.get_fragments(), key=partial(_place, names))
-            reader = self._format()
+            reader, schema = self._format(), whole.schema
+            # What a file's columns hold matters to filters alone, and is slow to tell of many files.
+            log = pa.table(table.get_add_actions(flatten=True)).to_pylist() if filters else []
+            ends = {unquote(file["path"]): file for file in log}
             fragments = [
-                reader.make_fragment(f.path, whole.filesystem, partition_expression=f.partition_expression)
-                for f in listed
+                reader.make_fragment(
+                    file.path,
+                    whole.filesystem,
+                    partition_expression=guarantee(
+                        schema, ds.get_partition_keys(file.partition_expression), names, ends.get(file.path, {})
+                    ),
+                )
+                for file in listed
             ]
-            schema = whole.schema
             _known(asset, schema, _filtered(filters))
             if columns is not None:
                 _known(asset, schema, columns)
@@ -185,9 +193,9 @@ class Lake:
                 stored = pa.schema(table.schema().to_arrow()) if table else None
                 data, added = fitted(name, rows, stored)
                 where = None if partitions is None else predicate(name, data.schema, columns, partitions)
-                if table is None:
-                    table = self._create(asset, data.schema, columns)
                 try:
+                    if table is None:
+                        table = self._create(asset, data.schema, columns)
                     if added:
                         # First, and null in every row: merged with the data they would reorder the others.
                         table.alter.add_columns([Field.from_arrow(field) for field in added])

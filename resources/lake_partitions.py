@@ -1,9 +1,13 @@
 """Partitions of a lake's table: which rows belong to them, and the conditions that hold for exactly these rows."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import and_
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from resources.frames import partition_key_of
 
@@ -50,7 +54,7 @@ def predicate(name: str, schema: pa.Schema, columns: Sequence[str], partitions: 
     """
     for column in columns:
         kind = schema.field(column).type
-        if not (pa.types.is_string(kind) or pa.types.is_date(kind) or pa.types.is_integer(kind)):
+        if not _is_key(kind):
             raise ValueError(f"{name}: {column} holds the partition key as {kind}; make it text, a date or an integer.")
     return " OR ".join(
         "("
@@ -62,6 +66,28 @@ def predicate(name: str, schema: pa.Schema, columns: Sequence[str], partitions: 
         for box in boxes(partitions, len(columns))
         if all(box)
     )
+
+
+def guarantee(
+    schema: pa.Schema, partition: Mapping[str, Any], columns: Sequence[str], ends: Mapping[str, Any]
+) -> ds.Expression:
+    """What holds for every row of a file: its partition, and the ends of other columns by its flattened add action.
+
+    Not what delta-rs says holds: it keeps decimals as floats, instants as milliseconds, and null as the end of columns
+    with an infinity, so that a filter would pass over files that have rows for it.
+    """
+    held = [ds.field(column) == pa.scalar(partition[column], schema.field(column).type) for column in columns]
+    for field in schema:
+        low, high = ends.get(f"min.{field.name}"), ends.get(f"max.{field.name}")
+        if field.name in columns or low is None or high is None or not _is_key(field.type):
+            continue
+        between = (ds.field(field.name) >= low) & (ds.field(field.name) <= high)
+        held.append(between if ends[f"null_count.{field.name}"] == 0 else between | ds.field(field.name).is_null())
+    return reduce(and_, held, ds.scalar(True))
+
+
+def _is_key(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_date(kind) or pa.types.is_integer(kind)
 
 
 def _literal(kind: pa.DataType, value: str) -> str:

@@ -33,7 +33,11 @@ DAY_OF = {
 FEATURES = "features/departures"
 
 
-@pytest.fixture(params=["disk and DuckDB", "S3 and PostgreSQL"])
+# Minutes each, so not one after the other in the same process of pytest-xdist.
+STACKS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("disk and DuckDB", "S3 and PostgreSQL")]
+
+
+@pytest.fixture(params=STACKS)
 def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Stack:
     if request.param == "disk and DuckDB":
         return Stack(str(tmp_path))

@@ -111,7 +111,7 @@ def replacements(draw: st.DrawFn) -> tuple[list[str], list[tuple[list[str], list
     return columns, [(keys, filled, value) for (keys, filled), value in writes]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(replacements())
 def test_any_sequence_of_replacements_reads_as_the_last_write_of_each_partition(
     tmp_path_factory: pytest.TempPathFactory, sequence: tuple[list[str], list[tuple[list[str], list[str], int]]]
@@ -229,23 +229,28 @@ def test_ten_overwrites_are_ten_versions_each_the_same_bytes_as_what_was_written
 
     assert list(written) == list(range(1, 11))
     assert {version: ipc(lake.read("things", version=version)) for version in written} == written
-    assert {version: ipc(lake.read("things", as_of=moments[version])) for version in (1, 5, 10)} == {
-        version: written[version] for version in (1, 5, 10)
-    }
+    assert ipc(lake.read("things", as_of=moments[1])) == written[1]
     assert ipc(lake.read("things", as_of=moments[4].isoformat())) == written[4]
     assert ipc(lake.read("things", ["ü"], version=3)) == ipc(lake.read("things", version=3).slice(2))
 
 
+def test_version_0_is_the_table_before_anything_was_stored(disk: Lake) -> None:
+    disk.replace("things", rows(["a"], 1), ["a"], ONE)
+    assert disk.read("things", version=0).equals(rows([], 1))
+
+
 def test_the_log_of_old_versions_is_never_cleaned_up_by_itself(disk: Lake) -> None:
-    def write_for_years(properties: dict[str, str]) -> list[int]:
-        """The versions that can be read when old logs are met by checkpoints, which clean them up."""
+    logs = Path(disk.path("things"), "_delta_log")
+
+    def write_for_years(properties: dict[str, str]) -> list[Path]:
+        """The commits that are left when every second one makes a checkpoint, and all are very old by then."""
         disk.table("things").alter.set_table_properties({"delta.checkpointInterval": "2"} | properties)
         for value in range(4):
-            for log in Path(disk.path("things"), "_delta_log").iterdir():
+            for log in logs.iterdir():
                 os.utime(log, (0, 0))
             disk.replace("things", rows(["a"], value), ["a"], ONE)
-        assert list(Path(disk.path("things")).glob("_delta_log/*.checkpoint.parquet"))
-        return [path.stem for path in sorted(Path(disk.path("things")).glob("_delta_log/*.json"))]
+        assert list(logs.glob("*.checkpoint.parquet"))
+        return list(logs.glob("*.json"))
 
     disk.replace("things", rows(["a"], 9), ["a"], ONE)
     assert len(write_for_years({})) == disk.table("things").version() + 1
@@ -353,11 +358,13 @@ VALUES = {
     pa.string(): st.one_of(st.text(max_size=5), st.text("a\U0010ffff", min_size=30, max_size=70)),
     pa.bool_(): st.booleans(),
     pa.date32(): st.dates(),
+    # Of these, and of infinities, Delta's log keeps less than their smallest and largest values.
     pa.timestamp("us", "UTC"): st.datetimes(timezones=st.just(UTC)),
+    pa.decimal128(20, 2): st.decimals(-(10**17), 10**17, places=2),
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_filter_gives_the_rows_of_the_whole_table_that_meet_it(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
