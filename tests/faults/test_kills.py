@@ -54,11 +54,12 @@ def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Stack:
 
 def land(platform: Platform, thinned: bool) -> None:
     """Land all days: as they are in the record, or without every third line."""
-    replay.land_days(platform.landing, date.fromisoformat(FIRST), date.fromisoformat(LAST))
-    for file in [file for file in platform.landing.files() if file.partition and thinned]:
-        header, *lines = gzip.decompress(platform.landing.read(file.table, file.name)).splitlines(keepends=True)
+    landing = platform.landing
+    replay.land_days(landing, date.fromisoformat(FIRST), date.fromisoformat(LAST))
+    for file in [file for file in landing.files() if file.partition and thinned]:
+        header, *lines = gzip.decompress(landing.read(file.table, file.name)).splitlines(keepends=True)
         kept = b"".join(line for n, line in enumerate(lines) if n % 3)
-        platform.landing.put(file.table, file_name(file.table, file.partition), gzip.compress(header + kept, 1))
+        landing.put(file.table, file_name(file.table, file.partition), gzip.compress(header + kept, 1))
 
 
 def versions(platform: Platform) -> dict[str, dict[str, str]]:
