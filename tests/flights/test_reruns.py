@@ -88,7 +88,7 @@ def table(platform: Platform, name: str, *days: str) -> pd.DataFrame:
         column = "observation_date" if name == "raw.weather" else "flight_date"
         rows = platform.rows(name)
         return rows[rows[column].astype(str).isin(days)].reset_index(drop=True)
-    return platform.lake.read(dg.AssetKey.from_user_string(name), days, "flight_date").to_pandas()
+    return platform.lake.read(name, days).to_pandas()
 
 
 def assert_equal(one: Platform, other: Platform, names: list[str], *days: str) -> None:
