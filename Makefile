@@ -42,12 +42,17 @@ land: $(READY) ## land more days: DAY=2013-04-01, or all up to THROUGH=2013-04-3
 	@$(BIN)/python -m assets.flights.replay $(if $(DAY),--day $(DAY)) $(if $(THROUGH),--through $(THROUGH))
 
 .PHONY: test
-test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service (COVERAGE=yes measures it, which takes a third longer)
+test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service (COVERAGE=yes: the stores' too, and what they all reach)
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/basedpyright --level error
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 4; exit $${PIPESTATUS[0]}
 	@$(BIN)/pytest $(LONGEST) tests --ignore tests/live --ignore tests/postgres --ignore tests/faults \
-	  --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
+	  --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	  $(if $(COVERAGE),--cov --cov-report=term,--ignore tests/resources)
+
+.PHONY: test-stores
+test-stores: $(ENVIRONMENT) $(MANIFEST) ## lake, warehouse, landing zone and models, with an S3 endpoint that the tests start
+	@$(BIN)/pytest tests/resources --numprocesses 2 --dist loadfile
 
 .PHONY: test-live
 test-live: $(ENVIRONMENT) $(MANIFEST) ## files land under a running daemon, and predictions appear by themselves
