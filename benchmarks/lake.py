@@ -116,19 +116,19 @@ def against_peers(folder: Path) -> list[Figure]:
         sides.run("pickle", "write")
         sides.run("lake", "read_month")
         sides.run("pickle", "read_month")
-        sides.run("pickle", "read_stored_month")
+        sides.run("pickle", "read_frame")
         sides.run("lake", "scan")
     for action, seconds in sorted(sides.seconds.items()):
         print(f"  {action:<28}{statistics.median(seconds):8.3f} s {sides.peak(action):8.0f} MB")
-    months, pickles = (stored_megabytes(folder / name) for name in ("lake/main/bench/months", "pickle/months"))
+    months, pickles = (stored_megabytes(folder / name) for name in ("lake/main/bench/months", "pickle/bench/months"))
     rows = [
         ("write / pyarrow.parquet.write_table(zstd)", sides.ratio("lake write", "parquet write"), "x", "<= 1.25"),
         ("write and hash / the same", sides.ratio("lake write_versioned", "parquet write"), "x", "<= 1.25"),
         ("read to pandas / pyarrow's", sides.ratio("lake read", "parquet read"), "x", "<= 1.25"),
         ("Metaflow's write / write and hash", sides.ratio("metaflow write", "lake write_versioned"), "x", ">= 6"),
         ("Metaflow's read / read to pandas", sides.ratio("metaflow read", "lake read"), "x", ">= 3"),
-        ("pickled frame / 2 columns of 1 of 12", sides.ratio("pickle read_month", "lake read_month"), "x", ">= 10"),
-        ("pickled partition / the same", sides.ratio("pickle read_stored_month", "lake read_month"), "x", ">= 10"),
+        ("pickled frame / 2 columns of 1 of 12", sides.ratio("pickle read_frame", "lake read_month"), "x", ">= 10"),
+        ("pickled partition / the same", sides.ratio("pickle read_month", "lake read_month"), "x", ">= 10"),
         ("bytes on disk / pickled partitions", months / pickles, "x", "<= 1"),
         ("memory of a write / Arrow table", sides.peak("lake write") / arrow, "x", "<= 2"),
         ("memory of a read to pandas / Arrow table", sides.peak("lake read") / arrow, "x", "<= 2"),

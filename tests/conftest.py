@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from assets.flights import replay
 from assets.flights.definitions import definitions
@@ -19,6 +20,10 @@ from resources.landing import LandingZone
 from resources.warehouse import Warehouse
 from tests.s3 import s3 as s3
 from tilth.deployment import Deployment
+
+# How long an example takes says nothing on a machine that does other work too.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

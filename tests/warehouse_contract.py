@@ -160,7 +160,7 @@ class WarehouseContract:
         return values
 
     def test_any_table_is_given_back_as_it_was(self, warehouse: Warehouse) -> None:
-        @settings(max_examples=25, deadline=None)
+        @settings(max_examples=25)
         @given(tables(warehouse.engine))
         def check(table: pa.Table) -> None:
             things = f"raw.t{uuid4().hex[:12]}"

@@ -34,7 +34,7 @@ def lateness(rows: list[tuple[int, str, int, float]]) -> pd.DataFrame:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(counts, st.integers(0, 40), st.sampled_from([1, 7, 28]))
 def test_a_history_rate_counts_exactly_the_days_of_its_window(
     rows: list[tuple[int, str, int, float]], offset: int, window: int
@@ -56,7 +56,7 @@ def test_a_history_rate_counts_exactly_the_days_of_its_window(
         assert rate == pytest.approx((late + PRIOR_ARRIVALS * overall) / (arrivals + PRIOR_ARRIVALS))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(counts, st.integers(1, 40))
 def test_a_day_has_the_same_rates_alone_and_in_a_range(rows: list[tuple[int, str, int, float]], offset: int) -> None:
     table = lateness(rows)

@@ -180,7 +180,7 @@ def test_column_order_quotes_line_ends_and_a_byte_order_mark_make_no_difference(
 MUTATIONS = ["drop a field", "garbage", "garbage field", "duplicate", "blank", "cut", "swap"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_nothing_is_lost_whatever_happens_to_the_lines(data: st.DataObject) -> None:
     header, *lines = lines_of(data.draw(st.sampled_from(["flights", "weather"])))

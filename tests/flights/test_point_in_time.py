@@ -177,7 +177,7 @@ def test_features_do_not_look_at_the_outcomes_of_the_departures_given(worlds: Wo
 
 
 # Not shrunk when it fails: an example takes too long for the hundreds of trials, and its values say enough.
-@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@settings(max_examples=12, phases=[Phase.generate])
 @given(st.sampled_from(DAYS), st.floats(0, 1), st.integers(1, 500), st.floats(0, 1), st.integers(0, 99))
 def test_lateness_of_a_day_and_of_later_ones_changes_none_of_its_features(
     worlds: Worlds, day: str, kept: float, more: int, late: float, seed: int

@@ -111,7 +111,7 @@ def replacements(draw: st.DrawFn) -> tuple[list[str], list[tuple[list[str], list
     return columns, [(keys, filled, value) for (keys, filled), value in writes]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(replacements())
 def test_any_sequence_of_replacements_reads_as_the_last_write_of_each_partition(
     tmp_path_factory: pytest.TempPathFactory, sequence: tuple[list[str], list[tuple[list[str], list[str], int]]]
@@ -364,7 +364,7 @@ VALUES = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_filter_gives_the_rows_of_the_whole_table_that_meet_it(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

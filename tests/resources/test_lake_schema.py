@@ -215,7 +215,7 @@ NESTED = {
 TYPES = SIMPLE | NESTED
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.data())
 def test_values_of_every_admitted_type_come_back_equal_in_the_type_documented(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
