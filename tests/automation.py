@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,7 @@ class Pair:
         condition: dg.AutomationCondition,
         partitions: dg.PartitionsDefinition | None = DAYS,
         inputs: tuple[str, ...] = ("source",),
+        at: datetime | None = None,
     ) -> set[str | None]:
         """Define both assets, the target with this condition; what is asked for at the first look."""
 
@@ -145,12 +147,12 @@ class Pair:
             asset("lookup", partitions_def=partitions and DAYS),
             asset("target", partitions_def=partitions, deps=inputs, automation_condition=condition),
         ]
-        return self.look()
+        return self.look(at)
 
-    def look(self) -> set[str | None]:
-        """The partitions of the target that are asked for now."""
+    def look(self, at: datetime | None = None) -> set[str | None]:
+        """The partitions of the target that are asked for now, or at this time."""
         result = dg.evaluate_automation_conditions(
-            self.assets, self.instance, dg.AssetSelection.all(), cursor=self.cursor
+            self.assets, self.instance, dg.AssetSelection.all(), cursor=self.cursor, evaluation_time=at
         )
         self.cursor = result.cursor
         return set(result.get_requested_partitions(dg.AssetKey("target")))

@@ -13,13 +13,13 @@ from hypothesis import settings
 
 from assets.flights import replay
 from assets.flights.definitions import definitions
-from assets.flights.sensors import range_tags
 from resources.dbt import connection_environment
 from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.warehouse import Warehouse
 from tests.s3 import s3 as s3
 from tilth.deployment import Deployment
+from tilth.partition_ranges import range_tags
 
 # How long an example takes says nothing on a machine that does other work too.
 settings.register_profile("untimed", deadline=None)

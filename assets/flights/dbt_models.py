@@ -24,6 +24,7 @@ from resources.frames import by_partition
 from resources.warehouse import Warehouse
 from tilth.automation import on_new_data
 from tilth.data_versions import data_version
+from tilth.input_versions import inputs_metadata
 from tilth.partition_versions import set_data_versions
 
 project = dbt_project(Path(__file__).parent / "dbt")
@@ -126,9 +127,10 @@ def daily_models(
                 if (was := before[key]) is not None:
                     transaction.replace(".".join(key.path), on_days(was, column, rejected), column, rejected)
         for key in context.selected_asset_keys:
+            inputs = inputs_metadata(context, key, passing)
             for day, (version, count) in by_day(warehouse, key, columns[key], passing).items():
-                tags = {"dagster/data_version": version}
-                context.log_event(dg.AssetMaterialization(key, partition=day, metadata={ROW_COUNT: count}, tags=tags))
+                tags, metadata = {"dagster/data_version": version}, {ROW_COUNT: count, **inputs[day]}
+                context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
         raise dg.Failure(
             f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(failed))}, or cannot be told from such days: "
             f"{', '.join(rejected[:20])}. The marts hold what they held of them before. Land them again corrected, or "

@@ -7,7 +7,7 @@ from assets.flights.features import departure_features, training_set
 from assets.flights.models import TRUSTED_TYPES, delay_boosted, delay_champion, delay_logistic, in_service
 from assets.flights.predictions import delays, prediction_quality
 from assets.flights.raw import raw_tables
-from assets.flights.sensors import automation_sensors, landed_files, reference_tables, weekly_reference_tables
+from assets.flights.sensors import automation_sensors, landed_files, reference_tables, sweeps, weekly_reference_tables
 from resources.dbt import dbt_resource
 from resources.lake import Lake
 from resources.lake_io import LakeIOManager
@@ -42,7 +42,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
         # Models do not name the versions that they were trained on yet; the retention of more than a year holds them.
         jobs=[reference_tables, lake_maintenance(lake, kept=lambda _: {})],
         schedules=[weekly_reference_tables],
-        sensors=[landed_files, *automation_sensors],
+        sensors=[landed_files, *automation_sensors, *sweeps],
         resources={
             "landing": LandingZone.of(deployment),
             "warehouse": warehouse,

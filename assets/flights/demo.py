@@ -22,12 +22,12 @@ from assets.flights.definitions import defs
 from assets.flights.models import TRUSTED_TYPES
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from assets.flights.scoring import probability_scores
-from assets.flights.sensors import range_tags
 from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from tilth.deployment import Deployment
+from tilth.partition_ranges import range_tags
 
 deployment = Deployment()
 warehouse = Warehouse(deployment.warehouse_uri)

@@ -161,7 +161,7 @@ def window_of(month: str) -> tuple[date, date]:
         ),
     },
     metadata={"partition_expr": "month"},
-    automation_condition=on_complete_window(),
+    automation_condition=on_complete_window(again="*/10 * * * *"),
     freshness_policy=MONTHLY,
     pool="warehouse",
     group_name="features",

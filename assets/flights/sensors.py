@@ -2,30 +2,16 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from assets.flights import partitions as by
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from resources.landing import LandedFile, LandingZone
-
-
-def contiguous_ranges(days: Iterable[date]) -> list[tuple[date, date]]:
-    """The fewest ranges of consecutive days that cover exactly `days`, in order."""
-    ranges: list[tuple[date, date]] = []
-    for day in sorted(set(days)):
-        if ranges and ranges[-1][1] + timedelta(days=1) == day:
-            ranges[-1] = (ranges[-1][0], day)
-        else:
-            ranges.append((day, day))
-    return ranges
-
-
-def range_tags(first: str, last: str) -> dict[str, str]:
-    """The run tags by which Dagster runs a range of partitions in one run."""
-    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+from tilth.automation_sensor import automation_sensor
+from tilth.partition_ranges import range_tags, ranges
+from tilth.sweep import sweep
 
 
 def requests_for(files: Sequence[LandedFile]) -> list[dg.RunRequest]:
@@ -33,24 +19,24 @@ def requests_for(files: Sequence[LandedFile]) -> list[dg.RunRequest]:
 
     The run key is made of the files and their arrivals, so that the same arrival is never requested twice.
     """
-    days_of: Mapping[str, set[date]] = defaultdict(set)
+    days_of: Mapping[str, set[str]] = defaultdict(set)
     for file in files:
         if file.table in DAILY_TABLES and file.partition:
-            days_of[file.table].add(date.fromisoformat(file.partition))
-    tables_of_range: Mapping[tuple[date, date], list[str]] = defaultdict(list)
+            days_of[file.table].add(file.partition)
+    tables_of_range: Mapping[tuple[str, str], list[str]] = defaultdict(list)
     for table in sorted(days_of):
-        for days in contiguous_ranges(days_of[table]):
+        for days in ranges(days_of[table], by.days):
             tables_of_range[days].append(table)
 
     requests = []
     for (first, last), tables in sorted(tables_of_range.items()):
-        read = [f for f in files if f.table in tables and f.partition and str(first) <= f.partition <= str(last)]
+        read = [f for f in files if f.table in tables and f.partition and first <= f.partition <= last]
         requests.append(
             dg.RunRequest(
                 run_key=arrival_key(read),
                 asset_selection=[raw_key(table) for table in tables],
-                partition_key=str(first) if first == last else None,
-                tags={} if first == last else range_tags(str(first), str(last)),
+                partition_key=first if first == last else None,
+                tags={} if first == last else range_tags(first, last),
             )
         )
     reference = [f for f in files if f.table in REFERENCE_TABLES]
@@ -115,23 +101,31 @@ def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> d
     return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
-def automation_sensor(name: str, groups: Sequence[str], description: str) -> dg.AutomationConditionSensorDefinition:
-    """A running automation sensor of its own for some groups; Dagster's default one starts stopped."""
-    return dg.AutomationConditionSensorDefinition(
-        name,
-        target=dg.AssetSelection.groups(*groups),
-        minimum_interval_seconds=5,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description=description,
-    )
-
-
 automation_sensors = [
     automation_sensor(
-        "etl", ["staging", "marts", "features"], "Landed days through dbt into features and training sets."
+        "etl",
+        dg.AssetSelection.groups("staging", "marts", "features"),
+        "Landed days through dbt into features and training sets.",
     ),
-    automation_sensor("training", ["models"], "Training sets into candidates, champions and what serves."),
-    automation_sensor("scoring", ["predictions", "reports"], "Features and models into predictions and their quality."),
+    automation_sensor(
+        "training", dg.AssetSelection.groups("models"), "Training sets into candidates, champions and what serves."
+    ),
+    automation_sensor(
+        "scoring",
+        dg.AssetSelection.groups("predictions", "reports"),
+        "Features and models into predictions and their quality.",
+    ),
+]
+
+# A refresh of these makes no day again; they are read as they are when a day is made.
+LOOKED_UP = dg.AssetSelection.assets(["marts", "aircraft"], ["marts", "airlines"], ["marts", "airports"])
+TRAINING_SETS = dg.AssetSelection.assets(["features", "training_set"])
+AUTOMATED = dg.AssetSelection.groups("staging", "marts", "features", "models", "predictions", "reports")
+
+sweeps = [
+    sweep("missed", AUTOMATED - TRAINING_SETS, reference=LOOKED_UP, patience_seconds=120),
+    # Their changes are gathered for up to ten minutes.
+    sweep("missed_training_sets", TRAINING_SETS, patience_seconds=900),
 ]
 
 reference_tables = dg.define_asset_job(

@@ -72,7 +72,9 @@ def test_a_late_day_asks_for_itself_and_for_the_features_whose_history_it_is_in(
     daemon.made([*RAW, *DAILY_DBT, FEATURES], ["2013-01-05", "2013-02-20"])
     assert daemon.look() == {}
     daemon.made(RAW, ["2013-01-03"])
-    assert daemon.look() == {**each(DAILY_DBT, ["2013-01-03"]), FEATURES: {"2013-01-03", "2013-01-05"}}
+    assert daemon.look() == each([*DAILY_DBT, FEATURES], ["2013-01-03"])
+    daemon.made([*DAILY_DBT, FEATURES], ["2013-01-03"])
+    assert daemon.look() == each([FEATURES], ["2013-01-05"])
     assert daemon.look() == {}
 
 
@@ -96,7 +98,7 @@ def test_made_again_a_day_of_lateness_asks_for_the_features_of_the_28_days_after
     landed = sorted({*dates("2013-02-15", "2013-04-10")} - {"2013-03-08"})
     daemon.made([*DAILY_DBT, FEATURES], landed)
     assert daemon.look() == {}
-    daemon.made(["marts/daily_lateness"], ["2013-03-01"])
+    daemon.made(["marts/daily_lateness"], ["2013-03-01"], content="corrected")
     assert daemon.look() == each([FEATURES], {*dates("2013-03-02", "2013-03-29")} - {"2013-03-08"})
 
 

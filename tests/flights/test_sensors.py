@@ -1,19 +1,16 @@
 """The landing sensor asks for exactly the days that landed, once per arrival, on disk as on S3."""
 
 import time
-from datetime import date, timedelta
-from itertools import pairwise
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import resources.landing_s3
 from assets.flights import replay
 from assets.flights.raw import newest_files, raw_key, read
-from assets.flights.sensors import contiguous_ranges, landed_files
+from assets.flights.sensors import landed_files
 from resources.landing import LandedFile, LandingZone
 from tests.s3 import S3
 
@@ -50,15 +47,6 @@ def asked(result: dg.SensorResult) -> list[tuple[list[str], str, str]]:
         )
         for request in result.run_requests or []
     ]
-
-
-@given(st.sets(st.integers(0, 400)))
-def test_ranges_cover_exactly_the_days_and_never_touch(offsets: set[int]) -> None:
-    days = {date(2013, 1, 1) + timedelta(days=n) for n in offsets}
-    ranges = contiguous_ranges(days)
-    covered = [first + timedelta(days=n) for first, last in ranges for n in range((last - first).days + 1)]
-    assert covered == sorted(days)
-    assert all(later[0] - earlier[1] > timedelta(days=1) for earlier, later in pairwise(ranges))
 
 
 def test_ninety_landed_days_are_one_run_and_not_asked_for_twice(landing: LandingZone) -> None:

@@ -1,6 +1,7 @@
 """The named conditions on two small assets: what asks for a partition, once, and what does not."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -40,20 +41,41 @@ def test_a_partition_is_asked_for_once_when_its_input_is_made_and_once_when_that
         assert pair.look() == set()
 
 
-@pytest.mark.parametrize(
-    ("condition", "asked"),
-    [(on_new_data(), {DAY}), (on_changed_data(), set()), (on_complete_window(), set())],
-    ids=["new", "changed", "window"],
-)
-def test_an_input_that_is_made_again_with_the_same_content_asks_on_new_data_only(
-    pair: Pair, condition: dg.AutomationCondition, asked: set[str]
+@every_condition
+def test_an_input_that_is_made_again_with_the_same_content_asks_for_nothing(
+    pair: Pair, condition: dg.AutomationCondition
 ) -> None:
     pair.connect(condition)
     pair.made("source")
     pair.made("target")
     assert pair.look() == set()
     pair.made("source")
-    assert pair.look() == asked
+    assert pair.look() == set()
+
+
+def test_a_window_that_exists_gathers_its_changes_until_the_next_tick_of_again(pair: Pair) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def look(minutes: int) -> set[str | None]:
+        return pair.look(noon + timedelta(minutes=minutes))
+
+    pair.connect(on_complete_window(again="*/10 * * * *"), MONTHS, at=noon)
+    for day in dates("2013-01-01", "2013-01-31"):
+        pair.made("source", day)
+    assert look(1) == {"2013-01"}  # the first time at once
+    pair.made("target", "2013-01")
+    assert look(2) == set()
+    for minute in (12, 13, 14):
+        pair.made("source", f"2013-01-{minute}", content="corrected")
+        assert look(minute) == set()
+    assert look(19) == set()
+    assert look(20) == {"2013-01"}
+    assert look(21) == set()
+    pair.made("target", "2013-01", "again")
+    assert look(31) == set()
+    pair.made("source", "2013-01-05", content="corrected")
+    assert look(32) == set()
+    assert look(41) == {"2013-01"}
 
 
 def test_a_window_is_asked_for_when_its_last_missing_day_is_made_whichever_that_is(pair: Pair) -> None:
@@ -119,24 +141,6 @@ def test_a_partition_is_left_alone_while_a_run_for_it_is_under_way(
     pair.during["target"] = meanwhile
     assert pair.run("target")
     assert seen == [{NEXT_DAY}]
-
-
-@every_condition
-def test_an_input_that_changes_while_its_partition_is_being_made_asks_for_that_partition_afterwards(
-    pair: Pair, condition: dg.AutomationCondition
-) -> None:
-    pair.connect(condition)
-    pair.made("source", DAY, "first")
-    assert pair.look() == {DAY}
-
-    def meanwhile() -> None:
-        assert pair.look() == set()
-        pair.made("source", DAY, "second")  # after the run has read the first
-        assert pair.look() == set()
-
-    pair.during["target"] = meanwhile
-    assert pair.run("target")
-    assert pair.look() == {DAY}
 
 
 @every_condition

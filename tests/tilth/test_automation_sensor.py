@@ -1,0 +1,66 @@
+"""What the conditions ask for becomes few runs over ranges, as far as the backfill policies allow."""
+
+import dagster as dg
+
+from tilth.automation import on_new_data
+from tilth.automation_sensor import automation_sensor
+
+DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
+START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+def asked(policy: dg.BackfillPolicy | None, days: list[str]) -> list[tuple[list[str], str, str]]:
+    """The requests of one look: the assets, first and last day of each."""
+
+    @dg.asset(partitions_def=DAYS, backfill_policy=policy)
+    def source() -> None: ...
+
+    @dg.asset(partitions_def=DAYS, backfill_policy=policy, deps=[source], automation_condition=on_new_data())
+    def target() -> None: ...
+
+    @dg.asset(partitions_def=DAYS, backfill_policy=policy, deps=[target], automation_condition=on_new_data())
+    def beyond() -> None: ...
+
+    sensor = automation_sensor("sensor", dg.AssetSelection.all(), "All of them.")
+    assets = dg.Definitions(assets=[source, target, beyond], sensors=[sensor])
+    with dg.DagsterInstance.ephemeral() as instance:
+        for day in days:
+            instance.report_runless_asset_event(dg.AssetMaterialization("source", partition=day))
+        context = dg.build_sensor_context(instance, repository_def=assets.get_repository_def())
+        evaluated = sensor.evaluate_tick(context)
+        found = [
+            (
+                sorted(key.to_user_string() for key in request.asset_selection or []),
+                request.partition_key or request.tags[START],
+                request.partition_key or request.tags[END],
+            )
+            for request in evaluated.run_requests or []
+        ]
+        # The next look finds it all asked for.
+        again = dg.build_sensor_context(instance, cursor=evaluated.cursor, repository_def=assets.get_repository_def())
+        assert not sensor.evaluate_tick(again).run_requests
+    return sorted(found)
+
+
+def test_a_burst_of_ninety_days_would_be_few_runs_of_the_whole_chain() -> None:
+    days = [*DAYS.get_partition_keys()[:20], *DAYS.get_partition_keys()[30:59], "2013-01-25"]
+    chain = ["beyond", "target"]
+    assert asked(dg.BackfillPolicy.single_run(), days) == [
+        (chain, "2013-01-01", "2013-01-20"),
+        (chain, "2013-01-25", "2013-01-25"),
+        (chain, "2013-01-31", "2013-02-28"),
+    ]
+
+
+def test_a_range_is_no_longer_than_the_policy_allows() -> None:
+    found = asked(dg.BackfillPolicy.multi_run(4), DAYS.get_partition_keys()[:10])
+    assert [(first, last) for _, first, last in found] == [
+        ("2013-01-01", "2013-01-04"),
+        ("2013-01-05", "2013-01-08"),
+        ("2013-01-09", "2013-01-10"),
+    ]
+
+
+def test_without_a_policy_each_partition_is_a_run_of_its_own() -> None:
+    days = DAYS.get_partition_keys()[:3]
+    assert [(first, last) for _, first, last in asked(None, days)] == [(day, day) for day in days]
