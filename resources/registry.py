@@ -10,7 +10,6 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import dagster as dg
-import skops.io
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class ModelRegistry:
 
     def save(self, key: dg.AssetKey, partition: str, model: StoredModel) -> Path:
         """Store the model; a reader sees the old file or the new one, never half of one."""
+        import skops.io  # and with it scikit-learn: for the processes that train or score
+
         path = self.path(key, partition)
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden = path.with_name(f".{path.name}.{uuid4().hex}")
@@ -68,12 +69,15 @@ class ModelRegistry:
             raise FileNotFoundError(
                 f"{key.to_user_string()} {partition} has no model at {path}; materialize that partition first."
             )
+        import skops.io
+
         stored = skops.io.load(path, trusted=list(self.trusted))
         return StoredModel(stored["estimator"], json.loads(stored["card"]))
 
 
 class ModelIOManager(dg.IOManager):
-    """Stores a dict of partition key → StoredModel; hands on the same for the partitions that the mapping asks for.
+    """Stores a dict of partition key → StoredModel, or of a single partition its model; hands on such a dict for the
+    partitions that the mapping asks for.
 
     Partitions that the mapping names but that hold no model are left out of the dict: whether that is an error is
     for the asset to say.
@@ -82,8 +86,15 @@ class ModelIOManager(dg.IOManager):
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
 
-    def handle_output(self, context: dg.OutputContext, obj: Mapping[str, StoredModel]) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: Mapping[str, StoredModel] | StoredModel) -> None:
         expected = set(context.asset_partition_keys)
+        if isinstance(obj, StoredModel) and len(expected) == 1:
+            obj = dict.fromkeys(expected, obj)
+        if not isinstance(obj, Mapping):
+            raise TypeError(
+                f"{context.asset_key.to_user_string()} {', '.join(sorted(expected))} must return a dict of partition "
+                f"key to StoredModel, or of one partition its StoredModel; not a {type(obj).__name__}."
+            )
         if set(obj) != expected:
             raise ValueError(
                 f"{context.asset_key.to_user_string()} must return a model for each partition of the step; "

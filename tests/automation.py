@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,16 @@ class Daemon:
                 dg.AssetMaterialization(key.split("/"), partition=partition, tags=version)
             )
 
-    def look(self) -> Partitions:
-        """What all sensors ask for now."""
+    def look(self, at: datetime | None = None) -> Partitions:
+        """What all sensors ask for now, or at this time."""
         asked: Partitions = {}
         for sensor in automation_sensors:
             result = dg.evaluate_automation_conditions(
-                self.definitions, self.instance, sensor.asset_selection, cursor=self.cursors.get(sensor.name)
+                self.definitions,
+                self.instance,
+                sensor.asset_selection,
+                cursor=self.cursors.get(sensor.name),
+                evaluation_time=at,
             )
             self.cursors[sensor.name] = result.cursor
             for key in (evaluated.key for evaluated in result.results):
@@ -90,11 +94,16 @@ class Daemon:
                     asked[key.to_user_string()] = set(partitions)
         return asked
 
-    def follow(self, content: str = "first") -> Counter[tuple[str, str | None]]:
-        """Make all that is asked for and look again until nothing is; how often each partition was asked for."""
+    def follow(
+        self, content: str = "first", begin: datetime | None = None, every: timedelta = timedelta()
+    ) -> Counter[tuple[str, str | None]]:
+        """Make all that is asked for and look again until nothing is; how often each partition was asked for.
+
+        The looks are at the present, or at `begin` and then each `every` later.
+        """
         times: Counter[tuple[str, str | None]] = Counter()
-        for _ in range(20):
-            if not (asked := self.look()):
+        for n in range(20):
+            if not (asked := self.look(begin and begin + n * every)):
                 return times
             times += once(asked)
             for key, partitions in asked.items():

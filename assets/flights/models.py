@@ -1,22 +1,18 @@
 """Candidate models per month and airport, the champion among them, and who serves when."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pandas as pd
-from pydantic import Field
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+import pyarrow as pa
 
 from assets.flights import partitions as by
 from assets.flights.features import CATEGORIES, NUMBERS
 from assets.flights.freshness import MONTHLY
+from assets.flights.parameters import BoostedParameters, LogisticParameters
 from assets.flights.scoring import (
     calibration_plot,
     fingerprint,
@@ -26,7 +22,10 @@ from assets.flights.scoring import (
 )
 from resources.registry import StoredModel
 from tilth.automation import on_changed_data, on_new_data
+from tilth.batches import for_each_partition
 from tilth.partition_versions import set_data_versions
+from tilth.provenance import set_off_by
+from tilth.shared_frames import Sliced
 
 # Every type beyond skops' own safe list that a stored model of this domain may hold. Reviewed when a candidate is
 # added, since loading a file constructs these: the trees' tables, and the check that scikit-learn's own preprocessing
@@ -38,92 +37,9 @@ TRUSTED_TYPES = [
     "sklearn.utils.validation.check_array",
 ]
 
-# More lateness in the past, more rain and less sight never make a flight likelier to be on time. Without this the trees
-# learn single days by their weather and lose 0.01 of AUC on the next month.
-MONOTONIC = {
-    **{name: 1 for name in NUMBERS if "late_rate" in name},
-    "precipitation_inches": 1,
-    "visibility_miles": -1,
-}
-
-
-class LogisticParameters(dg.Config):
-    """What can be tried on `models/delay_logistic` from the launchpad."""
-
-    inverse_regularization: float = Field(0.01, gt=0, description="C of scikit-learn: smaller is smoother")
-    rare_category: int = Field(50, ge=1, description="categories seen less often are one")
-    max_iterations: int = Field(500, ge=1)
-    holdout_share: float = Field(0.2, gt=0, lt=1, description="last share of the window's days, for the metrics")
-
-
-class BoostedParameters(dg.Config):
-    """What can be tried on `models/delay_boosted` from the launchpad."""
-
-    learning_rate: float = Field(0.05, gt=0)
-    iterations: int = Field(150, ge=1)
-    leaves: int = Field(8, ge=2, description="leaves per tree")
-    min_rows_in_leaf: int = Field(200, ge=1)
-    l2: float = Field(10.0, ge=0)
-    features_per_split: float = Field(0.3, gt=0, le=1, description="share of the features tried at each split")
-    holdout_share: float = Field(0.2, gt=0, lt=1, description="last share of the window's days, for the metrics")
-
-
-def logistic(parameters: LogisticParameters, numbers: list[str]) -> Pipeline:
-    """One-hot categories and standardized numbers (median where unknown, with a flag) into a logistic regression."""
-    columns = ColumnTransformer(
-        [
-            (
-                "categories",
-                OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=parameters.rare_category),
-                CATEGORIES,
-            ),
-            (
-                "numbers",
-                make_pipeline(
-                    SimpleImputer(strategy="median", add_indicator=True),
-                    StandardScaler(),
-                ),
-                numbers,
-            ),
-        ]
-    )
-    return make_pipeline(
-        columns,
-        LogisticRegression(C=parameters.inverse_regularization, max_iter=parameters.max_iterations),
-    )
-
-
-def boosted(parameters: BoostedParameters, numbers: list[str]) -> Pipeline:
-    """Gradient-boosted trees on histograms; categories as such, numbers as they are, unknown as its own branch."""
-    columns = ColumnTransformer(
-        [
-            (
-                "categories",
-                OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=200),
-                CATEGORIES,
-            ),
-            ("numbers", "passthrough", numbers),
-        ]
-    )
-    return make_pipeline(
-        columns,
-        HistGradientBoostingClassifier(
-            learning_rate=parameters.learning_rate,
-            max_iter=parameters.iterations,
-            max_leaf_nodes=parameters.leaves,
-            min_samples_leaf=parameters.min_rows_in_leaf,
-            l2_regularization=parameters.l2,
-            max_features=parameters.features_per_split,
-            categorical_features=list(range(len(CATEGORIES))),
-            monotonic_cst=[0] * len(CATEGORIES) + [MONOTONIC.get(name, 0) for name in numbers],
-            early_stopping=False,
-            random_state=0,
-        ),
-    )
-
 
 def train(
-    window: pd.DataFrame, build: Callable[[list[str]], Pipeline], holdout_share: float, card: Mapping[str, Any]
+    window: pd.DataFrame, build: Callable[[list[str]], Any], holdout_share: float, card: Mapping[str, Any]
 ) -> tuple[StoredModel, pd.DataFrame]:
     """Fit on the earlier days of the window, measure on the later ones, then fit again on all of them.
 
@@ -167,37 +83,50 @@ def train(
     ), judged
 
 
+def train_partition(
+    partition: str,
+    training_set: pa.Table,
+    *,
+    asset: str,
+    build: Callable[[list[str]], Any],
+    parameters: LogisticParameters | BoostedParameters,
+) -> dg.MaterializeResult[StoredModel]:
+    """A candidate for one month and airport, with its metrics and calibration plot as metadata.
+
+    `training_set` holds the rows of this partition's window and airport.
+    """
+    card = {"asset": asset, "partition": partition, "parameters": parameters.model_dump()}
+    model, judged = train(training_set.to_pandas(), build, parameters.holdout_share, card)
+    return dg.MaterializeResult(
+        value=model,
+        metadata={
+            **model.card["metrics"],
+            "trained_rows": model.card["trained_rows"],
+            "window": f"{model.card['trained_from']} to {model.card['trained_through']}",
+            "held_out_from": model.card["held_out_from"],
+            "parameters": dg.MetadataValue.json(model.card["parameters"]),
+            "calibration": calibration_plot(judged["late"], judged["probability"], f"{partition} held-out days"),
+        },
+        data_version=dg.DataVersion(model.card["fingerprint"]),
+    )
+
+
 def train_partitions(
     context: dg.AssetExecutionContext,
-    training_set: pd.DataFrame,
-    build: Callable[[list[str]], Pipeline],
+    training_set: pa.Table,
+    build: Callable[[list[str]], Any],
     parameters: LogisticParameters | BoostedParameters,
-) -> dict[str, StoredModel]:
-    """A model for every partition of the step, with its metrics and calibration plot as that partition's metadata."""
-    models = {}
-    for partition in context.partition_keys:
-        month, origin = partition.split("|")
-        window = training_set[(training_set["month"] == month) & (training_set["origin"] == origin)]
-        card = {
-            "asset": context.asset_key.to_user_string(),
-            "partition": partition,
-            "parameters": parameters.model_dump(),
-        }
-        model, judged = train(window, build, parameters.holdout_share, card)
-        models[partition] = model
-        context.add_asset_metadata(
-            {
-                **model.card["metrics"],
-                "trained_rows": model.card["trained_rows"],
-                "window": f"{model.card['trained_from']} to {model.card['trained_through']}",
-                "held_out_from": model.card["held_out_from"],
-                "parameters": dg.MetadataValue.json(model.card["parameters"]),
-                "calibration": calibration_plot(judged["late"], judged["probability"], f"{partition} held-out days"),
-            },
-            partition_key=partition,
-        )
-    set_data_versions(context, context.asset_key, fingerprints(models))
-    return models
+) -> dg.MaterializeResult[Any]:
+    """A candidate for every month and airport of the step, each stored as soon as it is trained."""
+    asset = context.asset_key.to_user_string()
+    causes = set_off_by(context, context.partition_keys, by.ORIGIN)
+    for partition, cause in causes.items():
+        context.add_asset_metadata({"set_off_by": cause}, partition_key=partition)
+    return for_each_partition(
+        context,
+        partial(train_partition, asset=asset, build=build, parameters=parameters),
+        training_set=Sliced(training_set, by=["month", "origin"]),
+    )
 
 
 CANDIDATE = {
@@ -213,24 +142,28 @@ CANDIDATE = {
 
 @dg.asset(key=["models", "delay_logistic"], kinds={"scikitlearn"}, **CANDIDATE)
 def delay_logistic(
-    context: dg.AssetExecutionContext, config: LogisticParameters, training_set: pd.DataFrame
-) -> dict[str, StoredModel]:
+    context: dg.AssetExecutionContext, config: LogisticParameters, training_set: pa.Table
+) -> dg.MaterializeResult[Any]:
     """Logistic regression of arriving late, one per airport of origin, trained on a rolling window.
 
     Metrics are of the window's last days, held out in time order; the stored model is then fitted on all of it.
     """
-    return train_partitions(context, training_set, lambda numbers: logistic(config, numbers), config)
+    from assets.flights.estimators import logistic  # scikit-learn is for the processes that train
+
+    return train_partitions(context, training_set, partial(logistic, config), config)
 
 
 @dg.asset(key=["models", "delay_boosted"], kinds={"scikitlearn"}, **CANDIDATE)
 def delay_boosted(
-    context: dg.AssetExecutionContext, config: BoostedParameters, training_set: pd.DataFrame
-) -> dict[str, StoredModel]:
+    context: dg.AssetExecutionContext, config: BoostedParameters, training_set: pa.Table
+) -> dg.MaterializeResult[Any]:
     """Gradient-boosted trees for arriving late, one per airport of origin, trained on a rolling window.
 
     Metrics are of the window's last days, held out in time order; the stored model is then fitted on all of it.
     """
-    return train_partitions(context, training_set, lambda numbers: boosted(config, numbers), config)
+    from assets.flights.estimators import boosted
+
+    return train_partitions(context, training_set, partial(boosted, config), config)
 
 
 @dg.asset(
@@ -253,6 +186,7 @@ def delay_champion(
 ) -> dict[str, StoredModel]:
     """The candidate with the lower log loss on the held-out days of its window, per month and airport."""
     champions = {}
+    causes = set_off_by(context, context.partition_keys, by.ORIGIN)
     for partition in context.partition_keys:
         candidates = [found[partition] for found in (logistic, boosted) if partition in found]
         if not candidates:
@@ -268,6 +202,7 @@ def delay_champion(
         context.add_asset_metadata(
             {
                 "candidate": champion.card["asset"],
+                "set_off_by": causes[partition],
                 **champion.card["metrics"],
                 "comparison": comparison_table(candidates),
                 "window": f"{champion.card['trained_from']} to {champion.card['trained_through']}",

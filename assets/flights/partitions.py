@@ -42,3 +42,6 @@ earlier_champions = dg.MultiPartitionMapping(
 
 # A range of partitions is one step: process start and query planning are paid once.
 one_step = dg.BackfillPolicy.single_run()
+
+# The metadata by which a raw partition says which landed file it was read from.
+ORIGIN = ["landed_file", "arrival"]

@@ -1,4 +1,8 @@
-"""How good probabilities of arriving late are: scores and the calibration plot."""
+"""How good probabilities of arriving late are: scores and the calibration plot.
+
+scikit-learn and matplotlib are imported where they are used: every process of the platform loads the definitions, and
+these two would take longer than all else in them.
+"""
 
 import base64
 import hashlib
@@ -9,8 +13,6 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from resources.registry import StoredModel
@@ -50,6 +52,8 @@ def probability_scores(late: pd.Series, probability: pd.Series) -> dict[str, flo
         over ten equal-count bins of |predicted - observed|, weighted by rows (expected calibration error, Naeini et
         al. 2015, with equal-count bins).
     """
+    from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
     table = calibration_table(late, probability)
     gap = (table["predicted"] - table["observed"]).abs()
     return {
@@ -64,6 +68,8 @@ def probability_scores(late: pd.Series, probability: pd.Series) -> dict[str, flo
 
 def calibration_plot(late: pd.Series, probability: pd.Series, title: str) -> dg.MetadataValue:
     """Predicted against observed share of late arrivals, as a picture in markdown."""
+    from matplotlib.figure import Figure
+
     table = calibration_table(late, probability)
     figure = Figure(figsize=(3.6, 3.2), dpi=80, layout="constrained")
     axes = figure.add_subplot()

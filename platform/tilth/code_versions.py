@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,21 @@ def _mentions(statement: ast.AST) -> Iterator[list[str]]:
 
 
 def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+    return _spec(name) is not None
+
+
+@cache
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module lies. `importlib.util.find_spec` would import the packages that it lies in, and a module of which
+    a name is sought as if it were a package: scikit-learn, with what is trained by it.
+    """
+    package, _, _ = module.rpartition(".")
+    if not package:
+        return importlib.util.find_spec(module)
+    around = _spec(package)
+    if around is None or around.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(module, around.submodule_search_locations)
 
 
 @cache
@@ -111,7 +123,7 @@ def _bindings(module: str) -> dict[str, ast.stmt | tuple[str, ...]]:
     is imported from.
     """
     # Not by `inspect`: an import inside of a function may not have happened yet.
-    spec = importlib.util.find_spec(module)
+    spec = _spec(module)
     if spec is None or spec.origin is None:
         return {}
     bindings: dict[str, ast.stmt | tuple[str, ...]] = {}
@@ -129,7 +141,7 @@ def _bindings(module: str) -> dict[str, ast.stmt | tuple[str, ...]]:
 def _imports(statement: ast.AST, module: str) -> dict[str, tuple[str, ...]]:
     """The names that an import binds in `module`: by each the module, and the name in it."""
     if isinstance(statement, ast.ImportFrom):
-        spec = importlib.util.find_spec(module)
+        spec = _spec(module)
         source = "." * statement.level + (statement.module or "")
         source = importlib.util.resolve_name(source, spec.parent if spec else None)
         return {alias.asname or alias.name: (source, alias.name) for alias in statement.names}

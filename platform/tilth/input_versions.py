@@ -17,6 +17,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.execution.plan import execute_step
 
+import tilth.partition_versions  # noqa: F401 - wraps the same function, first: an input's version is its own
+
 DATA_VERSION = "dagster/data_version"
 INPUTS = "inputs"
 NO_PARTITION = ""

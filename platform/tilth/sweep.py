@@ -48,7 +48,7 @@ def sweep(
 
     @dg.sensor(
         name=name,
-        target=target,
+        asset_selection=target,  # not as target=, of which Dagster makes a job, and a job has one way of partitioning
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Finds partitions that were made from older inputs than the present ones, and asks for them.",

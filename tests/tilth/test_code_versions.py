@@ -113,6 +113,7 @@ def forget() -> None:
     importlib.invalidate_caches()
     linecache.clearcache()
     code_versions._bindings.cache_clear()
+    code_versions._spec.cache_clear()
 
 
 def version(name: str = "shop.assets.table") -> str:

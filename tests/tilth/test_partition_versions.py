@@ -10,7 +10,7 @@ from dagster._core.execution.plan import execute_step
 from pydantic import Field
 
 from tests.conftest import QUIET
-from tilth import partition_versions
+from tilth import input_versions, partition_versions
 from tilth.partition_versions import set_data_versions
 
 DAYS = dg.StaticPartitionsDefinition(["a", "b", "c"])
@@ -189,7 +189,8 @@ def test_the_function_of_dagster_that_is_wrapped_is_still_the_one_that_makes_a_s
     )
     own = partition_versions._events_of_step
     assert own.__module__ == "dagster._core.execution.plan.execute_step", moved
-    assert execute_step._get_output_asset_events is partition_versions._with_own_versions, moved
+    assert execute_step._get_output_asset_events is input_versions._with_inputs, moved
+    assert input_versions._events_of_output is partition_versions._with_own_versions, moved
     taken = own.__code__.co_varnames[: own.__code__.co_argcount]
     wrapper = partition_versions._with_own_versions.__code__
     assert taken == wrapper.co_varnames[: wrapper.co_argcount], moved

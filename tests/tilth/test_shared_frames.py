@@ -1,0 +1,75 @@
+"""What is read from a shared frame is what was shared: all of it, or exactly a partition's rows in their order."""
+
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilth.shared_frames import Sliced, share
+
+MONTHS, ORIGINS = ["2013-01", "2013-02"], ["EWR", "JFK"]
+KEYS = [f"{month}|{origin}" for month in MONTHS for origin in ORIGINS]
+ROWS = st.lists(
+    st.tuples(st.sampled_from([*MONTHS, "2013-03"]), st.sampled_from(ORIGINS), st.none() | st.integers(-9, 9))
+)
+
+
+def table(rows: list[tuple[str, str, int | None]], pieces: int = 1) -> pa.Table:
+    """The rows in several chunks, the origin as categories that differ from chunk to chunk."""
+    schema = pa.schema([("month", pa.string()), ("origin", pa.dictionary(pa.int32(), pa.string())), ("n", pa.int64())])
+    size = len(rows) // pieces + 1
+    parts = [rows[start : start + size] for start in range(0, max(len(rows), 1), size)]
+    return pa.concat_tables(
+        pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in part], schema) for part in parts
+    )
+
+
+@given(rows=ROWS, pieces=st.integers(1, 3))
+def test_a_partition_reads_exactly_its_rows_in_their_order(
+    rows: list[tuple[str, str, int | None]], pieces: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        shared = share("rows", Sliced(table(rows, pieces), ["month", "origin"]), KEYS, Path(folder))
+        for key in KEYS:
+            wanted = [row for row in rows if f"{row[0]}|{row[1]}" == key]
+            assert shared.has(key) == bool(wanted)
+            if wanted:
+                found = shared.read(key)
+                assert isinstance(found, pa.Table)
+                assert [tuple(row.values()) for row in found.to_pylist()] == wanted
+
+
+@given(rows=ROWS, pieces=st.integers(1, 3))
+def test_a_whole_frame_is_read_whole(rows: list[tuple[str, str, int | None]], pieces: int) -> None:
+    with TemporaryDirectory() as folder:
+        shared = share("rows", table(rows, pieces), KEYS, Path(folder))
+        assert all(shared.has(key) for key in KEYS)
+        assert [tuple(row.values()) for row in shared.read(KEYS[0]).to_pylist()] == rows
+
+
+def test_a_pandas_frame_comes_back_as_one_that_can_be_written_to(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "day": [date(2013, 1, 1), date(2013, 1, 2), date(2013, 1, 1)],
+            "kind": pd.Categorical(["a", "b", "c"]),
+            "n": [1.0, 2.0, None],
+        },
+        index=[7, 8, 9],
+    )
+    found = share("days", Sliced(frame, ["day"]), ["2013-01-01"], tmp_path).read("2013-01-01")
+
+    pd.testing.assert_frame_equal(found, frame[frame["day"] == date(2013, 1, 1)].reset_index(drop=True))
+    found["n"] += 1
+    assert found["n"][0] == 2
+
+
+def test_what_is_no_frame_and_a_column_that_is_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"airports is a list: give a pandas frame .* functools\.partial"):
+        share("airports", ["EWR"], KEYS, tmp_path)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"flights has no column year to slice by; it has \['month', 'origin', 'n'\]"):
+        share("flights", Sliced(table([]), ["year", "origin"]), KEYS, tmp_path)
