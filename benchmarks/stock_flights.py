@@ -11,12 +11,12 @@ stock = {
     )
     for sensor in automation_sensors
 }
-found = ours.defs
+# Dagster takes a module with two definitions for a mistake: `ours.defs` gets no name here.
 defs = dg.Definitions(
-    assets=found.assets,
-    jobs=found.jobs,
-    schedules=found.schedules,
-    sensors=[stock.get(sensor.name, sensor) for sensor in found.sensors or []],
-    resources=found.resources,
-    executor=found.executor,
+    assets=ours.defs.assets,
+    jobs=ours.defs.jobs,
+    schedules=ours.defs.schedules,
+    sensors=[stock.get(sensor.name, sensor) for sensor in ours.defs.sensors or []],
+    resources=ours.defs.resources,
+    executor=dg.in_process_executor,
 )

@@ -1,0 +1,142 @@
+"""A limit to how long a step may run, given to its asset: `@dg.asset(op_tags=timeout("10m"))`.
+
+`warm_executor` enforces it, from outside of the step's process: code that is stuck in C or asleep is ended too. Where
+steps run within the run's own process (`dg.materialize`, `in_process_executor`) a timeout changes nothing.
+
+What here is not Dagster's public API docs/upgrading.md names.
+"""
+
+import os
+import re
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+TAG = "tilth/timeout"
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_GRACE_SECONDS = 5.0
+_ENDED = {
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+    dg.DagsterEventType.STEP_SKIPPED,
+}
+
+
+def timeout(limit: str) -> dict[str, str]:
+    """The op tags of an asset whose step is ended when it has run for `limit`: "90s", "10m" or "2h".
+
+    The limit is for one attempt at one step with all of its partitions, from the start of its process. The step then
+    fails, or is tried again where the asset has a retry policy. Beside other tags: `op_tags={**timeout("2h"), ...}`.
+
+    Raises:
+        ValueError: `limit` is not a whole number above zero and its unit.
+    """
+    seconds(limit)
+    return {TAG: limit}
+
+
+def seconds(limit: str) -> int:
+    """How many seconds "90s", "10m" or "2h" are; ValueError for any other text."""
+    found = re.fullmatch(r"([1-9][0-9]*)([smh])", limit)
+    if found is None:
+        raise ValueError(f'timeout({limit!r}): write a whole number above zero and its unit: "90s", "10m" or "2h".')
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def with_timeouts(executor: dg.Executor) -> dg.Executor:
+    """The same executor, of steps in processes of their own on this machine, that ends those with a `timeout`."""
+    return _Timed(executor)
+
+
+class _Timed(dg.Executor):
+    def __init__(self, executor: dg.Executor) -> None:
+        self._executor = executor
+
+    @property
+    def retries(self) -> Any:
+        return self._executor.retries
+
+    @property
+    def step_dependency_config(self) -> Any:
+        return self._executor.step_dependency_config
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        limits = {step.key: step.tags[TAG] for step in execution_plan.steps if TAG in step.tags}
+        ended: dict[str, threading.Event] = defaultdict(threading.Event)
+        killed: set[str] = set()
+        record = self._executor.log_failure_or_retry_event_after_error
+
+        def explained(step_context: Any, err_info: Any, known_state: Any) -> dg.DagsterEvent:
+            step = step_context.step
+            if step.key in killed:
+                killed.remove(step.key)
+                message = _explanation(_assets(step) or step.key, step_context.dagster_run.tags, limits[step.key])
+                err_info = err_info._replace(message=message, stack=[], cls_name="StepTimedOut")
+            return record(step_context, err_info, known_state)
+
+        # Dagster records that a process died as one death among others; only here can the failure say why.
+        self._executor.log_failure_or_retry_event_after_error = explained
+        try:
+            for event in self._executor.execute(plan_context, execution_plan):
+                key = event.step_key or ""
+                if key in limits and event.event_type is dg.DagsterEventType.STEP_WORKER_STARTED:
+                    ended[key] = threading.Event()
+                    watch = (event.pid, key, seconds(limits[key]), ended[key], killed)
+                    threading.Thread(target=_end_when_due, args=watch, name=f"timeout of {key}", daemon=True).start()
+                elif key in limits and event.event_type in _ENDED:
+                    ended[key].set()
+                yield event
+        finally:
+            for step_ended in ended.values():
+                step_ended.set()
+
+
+def _end_when_due(pid: int, key: str, limit_seconds: float, ended: threading.Event, killed: set[str]) -> None:
+    """End the process after its time, with the programs that it started, unless its step ends before."""
+    if ended.wait(limit_seconds):
+        return
+    killed.add(key)
+    processes = [pid, *_descendants(pid)]
+    # The alarm first: Dagster reports a process that was killed by SIGKILL as short of memory.
+    for number in (signal.SIGALRM, signal.SIGKILL):
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+        if ended.wait(_GRACE_SECONDS):
+            return
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes that this one started, and those that they did. Without /proc (macOS) none are found."""
+    children: dict[int, list[int]] = defaultdict(list)
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The second field is a name in parentheses, which may hold anything; the parent is the fourth.
+            children[int(stat.read_text().rpartition(")")[2].split()[1])].append(int(stat.parent.name))
+    found, left = [], [pid]
+    while left:
+        below = children.get(left.pop(), [])
+        found += below
+        left += below
+    return found
+
+
+def _assets(step: Any) -> str:
+    return ", ".join(sorted(output.asset_key.to_user_string() for output in step.step_outputs if output.asset_key))
+
+
+def _explanation(what: str, tags: Mapping[str, str], limit: str) -> str:
+    ends = [tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
+    partition = tags.get("dagster/partition") or (f"{ends[0]} to {ends[1]}" if ends[0] else "")
+    return (
+        f"{what} {partition}".rstrip() + f" ran longer than its timeout of {limit} and was ended. What it had stored is"
+        " kept. Look at the last lines of its log for where it was; if it only needs longer, run fewer partitions at"
+        f' once or raise the limit: op_tags=timeout("{limit}") on the asset.\n'
+    )
