@@ -35,6 +35,7 @@ demo: $(READY) ## three months of the record through the whole graph, then what 
 
 .PHONY: dev
 dev: $(READY) ## the UI, the daemon and the code location on 127.0.0.1:3000 (PORT= to change)
+	@$(BIN)/python -m tilth.pools assets.flights.definitions
 	@$(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 .PHONY: land
@@ -68,7 +69,7 @@ test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed, writers at once, fu
 
 .PHONY: bench
 bench: $(READY) ## every speed and memory bar, measured (minutes; on a quiet machine)
-	@missed=; for file in $(filter-out report sides,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
+	@missed=; for file in $(filter-out report sides stock_flights,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
 	  $(BIN)/python -m benchmarks.$$file || missed="$$missed $$file"; done; \
 	test -z "$$missed" || { echo "bars missed or not measured:$$missed"; exit 1; }
 

@@ -19,4 +19,5 @@ defs = dg.Definitions(
     sensors=[stock.get(sensor.name, sensor) for sensor in ours.defs.sensors or []],
     resources=ours.defs.resources,
     executor=dg.in_process_executor,
+    metadata=ours.defs.metadata,
 )

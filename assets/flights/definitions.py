@@ -2,6 +2,11 @@
 
 import dagster as dg
 
+from tilth.warm import warm_executor
+
+# Before the other imports: in a run's process it begins to load the same in a server from which steps are forked.
+executor = warm_executor("assets.flights.definitions")
+
 from assets.flights.dbt_models import daily_models, project, reference_models
 from assets.flights.features import departure_features, training_set
 from assets.flights.models import TRUSTED_TYPES, delay_boosted, delay_champion, delay_logistic, in_service
@@ -18,6 +23,7 @@ from resources.warehouse import Warehouse
 from resources.warehouse_io import WarehouseIOManager
 from tilth.code_versions import with_code_versions
 from tilth.deployment import Deployment
+from tilth.pools import pool_limits
 
 
 def definitions(deployment: Deployment) -> dg.Definitions:
@@ -51,8 +57,9 @@ def definitions(deployment: Deployment) -> dg.Definitions:
             "model_io": ModelIOManager(ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)),
             "dbt": dbt_resource(project, warehouse),
         },
-        # One process per run, its steps one after another: a process per step costs more than most steps here.
-        executor=dg.in_process_executor,
+        executor=executor,
+        # One process writes a DuckDB file; a server takes several transactions at once.
+        metadata=pool_limits(warehouse=1 if warehouse.engine == "duckdb" else 4),
     )
 
 

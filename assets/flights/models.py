@@ -26,6 +26,7 @@ from tilth.batches import for_each_partition
 from tilth.partition_versions import set_data_versions
 from tilth.provenance import set_off_by
 from tilth.shared_frames import Sliced
+from tilth.timeouts import timeout
 
 # Every type beyond skops' own safe list that a stored model of this domain may hold. Reviewed when a candidate is
 # added, since loading a file constructs these: the trees' tables, and the check that scikit-learn's own preprocessing
@@ -131,10 +132,11 @@ def train_partitions(
 
 CANDIDATE = {
     "partitions_def": by.models,
-    "backfill_policy": by.one_step,
+    "backfill_policy": by.training_runs,
     "ins": {"training_set": dg.AssetIn(["features", "training_set"], partition_mapping=by.month_of)},
     "automation_condition": on_changed_data(),
     "io_manager_key": "model_io",
+    "op_tags": timeout("6h"),  # nobody waits for a fit that hangs
     "group_name": "models",
     "owners": ["team:flights"],
 }

@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from tilth.deployment import Deployment
+
 ORIGINS = ["EWR", "JFK", "LGA"]
 FIRST_DAY, END_DAY = "2013-01-01", "2014-01-01"  # the record; the end is exclusive
 
@@ -40,8 +42,10 @@ earlier_champions = dg.MultiPartitionMapping(
     }
 )
 
-# A range of partitions is one step: process start and query planning are paid once.
+# How much of a backfill one run takes, by cost. A range of days or of finished models is one step: process start and
+# query planning are paid once. Models are trained in runs of so many.
 one_step = dg.BackfillPolicy.single_run()
+training_runs = dg.BackfillPolicy.multi_run(per_run) if (per_run := Deployment().models_per_run) else one_step
 
 # The metadata by which a raw partition says which landed file it was read from.
 ORIGIN = ["landed_file", "arrival"]

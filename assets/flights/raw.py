@@ -11,6 +11,7 @@ from assets.flights.schemas import DAY_COLUMNS
 from resources.frames import by_partition, column_schema
 from resources.landing import LandedFile, LandingZone
 from resources.warehouse import Warehouse
+from tilth import retries
 from tilth.data_versions import data_version
 from tilth.partition_versions import set_data_versions
 
@@ -63,6 +64,7 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
         description=f"{description} One row per line of the landed files that keeps to the schema.",
         metadata={"partition_expr": DAY_COLUMNS[table]},
         pool="warehouse",
+        retry_policy=retries.io,
         group_name="raw",
         owners=["team:flights"],
         kinds={"csv"},
@@ -130,6 +132,7 @@ def reference_table(table: str, description: str) -> dg.AssetsDefinition:
         key=raw_key(table),
         description=f"{description} One row per line of the landed file that keeps to the schema.",
         pool="warehouse",
+        retry_policy=retries.io,
         group_name="raw",
         owners=["team:flights"],
         kinds={"csv"},
@@ -140,7 +143,7 @@ def reference_table(table: str, description: str) -> dg.AssetsDefinition:
             raise dg.Failure(f"nothing has landed at {landing.path_of(table, f'{table}.csv')}", allow_retries=False)
         intake = read(table, [landed], landing)
         if intake.unreadable:
-            raise intake.unreadable[0]
+            raise dg.Failure(str(intake.unreadable[0]), allow_retries=False) from intake.unreadable[0]
         store(warehouse, table, intake, None)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(data_version(intake.arrow)),

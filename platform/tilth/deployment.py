@@ -33,6 +33,8 @@ class Deployment(BaseSettings):
     warehouse_uri: SecretStr = SecretStr("")
     lake_uri: str = ""
     models_uri: str = ""
+    # Of a backfill, how many models one run trains; 0 is all of them. On a cluster each run has pods of its own.
+    models_per_run: int = Field(default=0, ge=0)
     # Credentials come from where AWS' own tools look for them: variables, a profile, the machine's or pod's role.
     s3_endpoint_url: str = Field(default="", pattern="^($|https?://)")
     s3_region: str = ""

@@ -103,12 +103,17 @@ def _with_own_versions(
         asset_partitions = [partition for partition in asset_partitions if partition not in before]
         if not asset_partitions:
             return  # no partitions are to Dagster an asset without any
+    last: dg.DataVersion | None = None
     for event in _events_of_step(
         asset_key, asset_partitions, output, output_def, io_manager_metadata, step_context, execution_type
     ):
-        if isinstance(event, dg.AssetMaterialization) and event.partition in versions:
-            event = _with_version(event, versions[event.partition])
+        if isinstance(event, dg.AssetMaterialization) and (version := versions.get(str(event.partition))):
+            event = _with_version(event, version)
+            last = dg.DataVersion(version)
         yield event
+    if last is not None:
+        # What other assets of the same step are compared with; Dagster warns where it is not the one recorded.
+        step_context.set_data_version(asset_key, last)
 
 
 def _with_version(event: dg.AssetMaterialization, version: str) -> dg.AssetMaterialization:

@@ -50,52 +50,36 @@ def seconds(limit: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
-def with_timeouts(executor: dg.Executor) -> dg.Executor:
-    """The same executor, of steps in processes of their own on this machine, that ends those with a `timeout`."""
-    return _Timed(executor)
+def execute_in_time(executor: dg.Executor, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+    """What the executor, of steps in processes of their own on this machine, does; steps with a `timeout` end by it."""
+    limits = {step.key: step.tags[TAG] for step in execution_plan.steps if TAG in step.tags}
+    ended: dict[str, threading.Event] = defaultdict(threading.Event)
+    killed: set[str] = set()
+    record = executor.log_failure_or_retry_event_after_error
 
+    def explained(step_context: Any, err_info: Any, known_state: Any) -> dg.DagsterEvent:
+        step = step_context.step
+        if step.key in killed:
+            killed.remove(step.key)
+            message = _explanation(_assets(step) or step.key, step_context.dagster_run.tags, limits[step.key])
+            err_info = err_info._replace(message=message, stack=[], cls_name="StepTimedOut")
+        return record(step_context, err_info, known_state)
 
-class _Timed(dg.Executor):
-    def __init__(self, executor: dg.Executor) -> None:
-        self._executor = executor
-
-    @property
-    def retries(self) -> Any:
-        return self._executor.retries
-
-    @property
-    def step_dependency_config(self) -> Any:
-        return self._executor.step_dependency_config
-
-    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
-        limits = {step.key: step.tags[TAG] for step in execution_plan.steps if TAG in step.tags}
-        ended: dict[str, threading.Event] = defaultdict(threading.Event)
-        killed: set[str] = set()
-        record = self._executor.log_failure_or_retry_event_after_error
-
-        def explained(step_context: Any, err_info: Any, known_state: Any) -> dg.DagsterEvent:
-            step = step_context.step
-            if step.key in killed:
-                killed.remove(step.key)
-                message = _explanation(_assets(step) or step.key, step_context.dagster_run.tags, limits[step.key])
-                err_info = err_info._replace(message=message, stack=[], cls_name="StepTimedOut")
-            return record(step_context, err_info, known_state)
-
-        # Dagster records that a process died as one death among others; only here can the failure say why.
-        self._executor.log_failure_or_retry_event_after_error = explained
-        try:
-            for event in self._executor.execute(plan_context, execution_plan):
-                key = event.step_key or ""
-                if key in limits and event.event_type is dg.DagsterEventType.STEP_WORKER_STARTED:
-                    ended[key] = threading.Event()
-                    watch = (event.pid, key, seconds(limits[key]), ended[key], killed)
-                    threading.Thread(target=_end_when_due, args=watch, name=f"timeout of {key}", daemon=True).start()
-                elif key in limits and event.event_type in _ENDED:
-                    ended[key].set()
-                yield event
-        finally:
-            for step_ended in ended.values():
-                step_ended.set()
+    # Dagster records that a process died as one death among others; only here can the failure say why.
+    executor.log_failure_or_retry_event_after_error = explained
+    try:
+        for event in executor.execute(plan_context, execution_plan):
+            key = event.step_key or ""
+            if key in limits and event.event_type is dg.DagsterEventType.STEP_WORKER_STARTED:
+                ended[key] = threading.Event()
+                watch = (event.pid, key, seconds(limits[key]), ended[key], killed)
+                threading.Thread(target=_end_when_due, args=watch, name=f"timeout of {key}", daemon=True).start()
+            elif key in limits and event.event_type in _ENDED:
+                ended[key].set()
+            yield event
+    finally:
+        for step_ended in ended.values():
+            step_ended.set()
 
 
 def _end_when_due(pid: int, key: str, limit_seconds: float, ended: threading.Event, killed: set[str]) -> None:

@@ -13,11 +13,11 @@ from tests.tilth.run_processes import execute
 A_FEW = 12
 
 
-def steps_of(job: str, folder: Path) -> dict[str, dict[str, list[str]]]:
-    """What each step of a run of the job found in its process."""
+def steps_of(location: str, folder: Path) -> dict[str, dict[str, list[str]]]:
+    """What each step of a run of the location's job found in its process."""
     found = folder / "found"
     found.mkdir()
-    run = execute("tests.tilth.warm_steps", job, folder / "home", WARM_STEPS_FOUND=str(found))
+    run = execute(location, "all_steps", folder / "home", WARM_STEPS_FOUND=str(found))
     assert run.status is dg.DagsterRunStatus.SUCCESS, run.printed
     assert "failed in the fork server" not in run.printed, run.printed
     return {file.stem: json.loads(file.read_text()) for file in found.glob("*.json")}
@@ -38,7 +38,7 @@ def imported_late(step: dict[str, list[str]]) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[str]]]:
-    return steps_of("warm", tmp_path_factory.mktemp("warm"))
+    return steps_of("tests.tilth.warm_steps", tmp_path_factory.mktemp("warm"))
 
 
 def test_a_step_imports_nothing_heavy_after_the_fork(warm: dict[str, dict[str, list[str]]]) -> None:
@@ -59,6 +59,6 @@ def test_neither_threads_nor_open_databases_cross_the_fork(warm: dict[str, dict[
 
 
 def test_the_same_look_at_dagsters_own_fork_server_finds_what_is_imported_in_each_step(tmp_path: Path) -> None:
-    for step in steps_of("cold", tmp_path).values():
+    for step in steps_of("tests.tilth.cold_steps", tmp_path).values():
         assert {"alembic", "mako", "sqlalchemy", "upath"} <= set(imported_late(step))
         assert not step["definitions"]

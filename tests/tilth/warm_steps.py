@@ -1,68 +1,13 @@
-"""A code location whose steps say what they imported after the fork; tests/tilth/test_warm.py runs it."""
-
-import json
-import os
-import sys
-from multiprocessing import util
-from pathlib import Path
+"""A code location whose steps start warm."""
 
 import dagster as dg
 
+from tests.tilth.watched_steps import is_six, numbers, total
 from tilth.warm import warm_executor
-
-_forked: dict[str, list[str]] = {}
-
-
-def _remember() -> None:
-    _forked["modules"] = list(sys.modules)
-    _forked["files"] = [str(link.readlink()) for link in Path("/proc/self/fd").glob("*") if link.is_symlink()]
-
-
-os.register_at_fork(after_in_child=_remember)
-
-
-def _say_at_the_end(step: str) -> None:
-    def say() -> None:
-        threads = [thread.name for thread in Path(f"/proc/{os.getppid()}/task").glob("*")]
-        resolved = "defs resolved" if defs.has_resolved_repository_def() else ""
-        found = {
-            "modules": sorted(set(sys.modules) - set(_forked["modules"])),
-            "packages before": sorted({name.partition(".")[0] for name in _forked["modules"]}),
-            "files": _forked["files"],
-            "server threads": threads,
-            "definitions": resolved,
-        }
-        Path(os.environ["WARM_STEPS_FOUND"], f"{step}.json").write_text(json.dumps(found))
-
-    util.Finalize(None, say, exitpriority=-100)
-
-
-@dg.asset
-def numbers(context: dg.AssetExecutionContext) -> list[int]:
-    _say_at_the_end("numbers")
-    context.add_output_metadata({"rows": 3})
-    context.log.info("three numbers")
-    return [1, 2, 3]
-
-
-@dg.asset
-def total(numbers: list[int]) -> int:
-    _say_at_the_end("total")
-    return sum(numbers)
-
-
-@dg.asset_check(asset=total)
-def is_six(total: int) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=total == 6)
-
 
 defs = dg.Definitions(
     assets=[numbers, total],
     asset_checks=[is_six],
-    jobs=[
-        dg.define_asset_job("warm", executor_def=warm_executor("tests.tilth.warm_steps", max_concurrent=2)),
-        dg.define_asset_job(
-            "cold", executor_def=dg.multiprocess_executor.configured({"start_method": {"forkserver": {}}})
-        ),
-    ],
+    jobs=[dg.define_asset_job("all_steps")],
+    executor=warm_executor("tests.tilth.warm_steps", max_concurrent=2),
 )

@@ -1,0 +1,72 @@
+"""No partition of an asset is made by two runs at once: a run begins when those before it that make the same are done.
+
+Automation leaves a partition alone that is being made, but a person, a backfill and a sensor do not know of each other.
+Dagster's limits do not say it: a pool counts steps of any partition, and a run's tags do not name those of a range.
+
+Runs take their turn by when they started, so that of two the earlier never waits for the later. `warm_executor` asks.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+
+import dagster as dg
+from dagster._utils.interrupts import raise_interrupts_as
+
+LOOK_SECONDS = 1.0
+_AT_WORK = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+def wait_for_turn(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Return when no run that started before this one is making a partition that this one makes.
+
+    What it waits for is in the run's log. Of machines whose clocks differ, two runs that start within that difference
+    may both go on; the stores then keep what the later one wrote, whole.
+
+    Raises:
+        DagsterExecutionInterruptedError: the run was cancelled meanwhile.
+    """
+    own: Mapping[dg.AssetKey, set[str]] | None = None
+    finished: set[str] = set()
+    said = ""
+    while earlier := [found for found in _started_before(instance, run_id) if found.run_id not in finished]:
+        own = _planned(instance, run_id) if own is None else own
+        common = next(((run, what) for run in earlier if (what := _common(own, _planned(instance, run.run_id)))), None)
+        if common is None:
+            return
+        run, what = common
+        if said != run.run_id:
+            said = run.run_id
+            message = f"Waits for the run {run.run_id}, which began before this one and makes {what} as well."
+            instance.report_engine_event(message, instance.get_run_by_id(run_id))
+        with raise_interrupts_as(dg.DagsterExecutionInterruptedError):
+            while (now := instance.get_run_by_id(run.run_id)) and not now.is_finished:
+                time.sleep(LOOK_SECONDS)
+        finished.add(run.run_id)
+
+
+def _started_before(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.DagsterRun]:
+    records = instance.get_run_records(dg.RunsFilter(statuses=_AT_WORK))
+    started = {record.dagster_run.run_id: (record.start_time or 0.0, record.dagster_run.run_id) for record in records}
+    for record in sorted(records, key=lambda record: started[record.dagster_run.run_id]):
+        if run_id in started and started[record.dagster_run.run_id] < started[run_id]:
+            yield record.dagster_run
+
+
+def _planned(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, set[str]]:
+    """By asset, the partitions that the run was made for; of an asset without any, "" stands for it."""
+    planned: dict[dg.AssetKey, set[str]] = {}
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED):
+        event = entry.dagster_event
+        if event and event.asset_key:
+            subset = event.partitions_subset
+            keys = [event.partition or ""] if subset is None else subset.get_partition_keys()
+            planned.setdefault(event.asset_key, set()).update(keys)
+    return planned
+
+
+def _common(own: Mapping[dg.AssetKey, set[str]], other: Mapping[dg.AssetKey, set[str]]) -> str:
+    for key in sorted(own.keys() & other.keys()):
+        if common := sorted(own[key] & other[key]):
+            more = f" and {len(common) - 1} more partitions" if len(common) > 1 else ""
+            return f"{key.to_user_string()} {common[0]}{more}".strip()
+    return ""

@@ -1,0 +1,68 @@
+"""Limits of pools are declared with the definitions, and an instance takes them over."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.flights.definitions import definitions, defs
+from tilth import pools
+from tilth.deployment import Deployment
+from tilth.pools import apply_pool_limits, pool_limits
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def limit_of(instance: dg.DagsterInstance, pool: str) -> int:
+    return instance.event_log_storage.get_concurrency_info(pool).slot_count
+
+
+@dg.asset(pool="printer")
+def page() -> None: ...
+
+
+def test_the_command_sets_the_limits_that_the_definitions_declare(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tilth.pools", "assets.flights.definitions"])
+    pools.main()
+    assert capsys.readouterr().out == "pool warehouse: 1 step at once\n"
+    assert limit_of(instance, "warehouse") == 1
+
+
+def test_a_duckdb_file_takes_one_step_at_once_and_a_server_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILTH_WAREHOUSE_URI", "postgresql://reader@127.0.0.1:1/nowhere")
+    on_a_server = definitions(Deployment())
+    assert defs.metadata["pools"].value == {"warehouse": 1}
+    assert on_a_server.metadata["pools"].value == {"warehouse": 4}
+
+
+def test_a_changed_limit_is_changed_in_the_instance(instance: dg.DagsterInstance) -> None:
+    for limit in (3, 2):
+        assert apply_pool_limits(dg.Definitions([page], metadata=pool_limits(printer=limit)), instance)
+        assert limit_of(instance, "printer") == limit
+
+
+def test_definitions_without_pools_change_none(instance: dg.DagsterInstance) -> None:
+    instance.event_log_storage.set_concurrency_slots("printer", 5)
+    assert apply_pool_limits(dg.Definitions([page]), instance) == {}
+    assert limit_of(instance, "printer") == 5
+
+
+def test_a_pool_that_no_asset_is_in_is_an_error_that_names_those_there_are(instance: dg.DagsterInstance) -> None:
+    misspelled = dg.Definitions([page], metadata=pool_limits(primter=1))
+    with pytest.raises(ValueError, match="No asset is in the pool 'primter'; they are in printer"):
+        apply_pool_limits(misspelled, instance)
+
+
+def test_a_limit_by_which_nothing_could_begin_is_an_error() -> None:
+    with pytest.raises(ValueError, match="No step of the pool 'printer' could ever begin with a limit of 0"):
+        pool_limits(printer=0)
