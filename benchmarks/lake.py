@@ -1,7 +1,7 @@
 """The lake against bare Parquet, Metaflow's artifacts and Dagster's pickles: a frame of 5 million rows x 10 columns.
 
-Each action runs in a fresh process (benchmarks/sides.py), the sides in turn, and medians are compared. Metaflow has an
-environment of its own with the same pandas and pyarrow, made here from the package index.
+Each action runs in a fresh process (benchmarks/peers/sides.py), the sides in turn, and medians are compared. Metaflow
+has an environment of its own with the same pandas and pyarrow, made here from the package index.
 """
 
 import json
@@ -26,7 +26,7 @@ from benchmarks.report import Figure, load_average, report
 from resources.lake import Lake
 
 ROWS, ROUNDS, LARGE = 5_000_000, 3, 10
-SIDES = Path(__file__).with_name("sides.py")
+SIDES = Path(__file__).with_name("peers") / "sides.py"
 ROOT = Path(__file__).parents[1]
 
 

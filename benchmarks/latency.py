@@ -29,7 +29,7 @@ BIN = Path(sys.executable).parent
 PATIENCE_SECONDS = 600
 PREDICTIONS, QUALITY, CHAMPION = "predictions/delays", "reports/prediction_quality", "models/delay_champion"
 ORIGINS = ("EWR", "JFK", "LGA")
-OURS, STOCK = "assets.flights.definitions", "benchmarks.stock_flights"
+OURS, STOCK = "assets.flights.definitions", "benchmarks.peers.stock_flights"
 
 
 class Platform:

@@ -1,15 +1,19 @@
 """A sensor that runs what automation conditions ask for as few runs over ranges of partitions.
 
 Dagster's own makes a backfill of a request for several partitions, which waits for the backfill daemon's fixed 30
-seconds, or one run per partition. Here one run takes a range, as far as the assets' backfill policies allow.
+seconds, or one run per partition. Here one run takes a range, as far as the assets' backfill policies allow. And
+Dagster's evaluates every condition each time, at some 10 ms an asset; here it does when something was recorded since,
+and once a minute for what depends on the time.
 
 What a sensor hands to the daemon is no public type: docs/upgrading.md names this file.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster_shared.record import copy
 
 from tilth.partition_ranges import range_tags, ranges
@@ -32,8 +36,19 @@ def automation_sensor(name: str, target: dg.AssetSelection, description: str) ->
 
 
 class _RangedAutomation(dg.AutomationConditionSensorDefinition):
+    _idle: tuple[object, ...] | None = None
+    """What there was at the last look, when that asked for nothing."""
+
     def evaluate_tick(self, context: dg.SensorEvaluationContext):
+        # Read before the look, so that what comes during it is seen by the next one. Starts and ends of runs are
+        # recorded too; a cron schedule is no finer than a minute.
+        newest = context.instance.event_log_storage.get_maximum_record_id()
+        there = (context.cursor, newest, time.time() // 60)
+        if there == self._idle:
+            return SensorExecutionData(skip_message="Nothing was recorded since the last look.", cursor=context.cursor)
         evaluated = super().evaluate_tick(context)
+        # A request changes what the next look sees, also when nothing else does.
+        self._idle = None if evaluated.run_requests else (evaluated.cursor, *there[1:])
         if not evaluated.run_requests or context.repository_def is None:
             return evaluated
         return copy(

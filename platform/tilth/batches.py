@@ -25,6 +25,8 @@ from tilth.workers import Outcome, UnusableFunctionError, attempt, in_processes
 PROGRESS_SECONDS = 5.0
 # So many of the failed partitions the step's error lists; its metadata has all of them.
 _NAMED = 20
+# What a run is tagged with that was made of a failed one "from failure", by a person or by the instance's run retries.
+_RESUMES = {"dagster/is_resume_retry", "dagster/is_asset_resume_retry"}
 
 
 def for_each_partition(
@@ -41,7 +43,7 @@ def for_each_partition(
     `metadata`, `data_version` and `tags` are recorded with it, as soon as it is stored, and what it used. One that
     fails leaves its traceback in the step's log; the others go on, and at the end the step fails, so that "missing and
     failed partitions" in the UI makes those and no other. A process that dies costs its partition, after a second try
-    by itself. When the step is retried, it makes what it has not recorded yet.
+    by itself. When the step is retried, or its run re-executed from failure, it makes what was not recorded yet.
 
     Args:
         context: the asset's.
@@ -99,7 +101,7 @@ def for_each_partition(
 
 
 def _keys(context: dg.AssetExecutionContext, asset: str) -> list[str]:
-    """The partitions to make: the step's, less those that an earlier try of it has recorded."""
+    """The partitions to make: the step's, less those that earlier tries of it have recorded."""
     if not context.has_partition_key and not context.has_partition_key_range:
         raise ValueError(
             f"{asset} has no partitions here; give it a partitions_def, and its run a partition or a range."
@@ -112,15 +114,25 @@ def _keys(context: dg.AssetExecutionContext, asset: str) -> list[str]:
         ) from error
     if not keys:
         raise ValueError(f"{asset}: the run's range of partitions is empty; its first may be later than its last.")
-    run = context.instance.get_run_record_by_id(context.run_id) if context.retry_number else None
-    if run is None:
+    tries = _earlier_tries(context)
+    if not tries:
         return keys
     records = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(context.asset_key, asset_partitions=keys, after_timestamp=run.start_time),
-        limit=len(keys) * (context.retry_number + 1),
+        dg.AssetRecordsFilter(context.asset_key, asset_partitions=keys, after_timestamp=min(tries.values())),
+        limit=len(keys) * (context.retry_number + len(tries)),
     ).records
-    recorded = {str(record.partition_key) for record in records if record.run_id == context.run_id}
+    recorded = {str(record.partition_key) for record in records if record.run_id in tries}
     return [key for key in keys if key not in recorded]
+
+
+def _earlier_tries(context: dg.AssetExecutionContext) -> dict[str, float]:
+    """When the runs began in which this step was tried before: this one, and those that it goes on from."""
+    run, runs = context.run, [context.run_id] if context.retry_number else []
+    while run and run.parent_run_id and _RESUMES & run.tags.keys():
+        runs.append(run.parent_run_id)
+        run = context.instance.get_run_by_id(run.parent_run_id)
+    records = [record for run_id in runs if (record := context.instance.get_run_record_by_id(run_id))]
+    return {record.dagster_run.run_id: record.start_time or 0.0 for record in records}
 
 
 def _cores() -> int:

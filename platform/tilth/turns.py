@@ -6,10 +6,12 @@ Dagster's limits do not say it: a pool counts steps of any partition, and a run'
 Runs take their turn by when they started, so that of two the earlier never waits for the later. `warm_executor` asks.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
+from dagster._core.events import EngineEventData
 from dagster._utils.interrupts import raise_interrupts_as
 
 LOOK_SECONDS = 1.0
@@ -37,7 +39,9 @@ def wait_for_turn(instance: dg.DagsterInstance, run_id: str) -> None:
         if said != run.run_id:
             said = run.run_id
             message = f"Waits for the run {run.run_id}, which began before this one and makes {what} as well."
-            instance.report_engine_event(message, instance.get_run_by_id(run_id))
+            # Its process' number is what tilth.launcher looks for.
+            at_work = EngineEventData.in_process(os.getpid())
+            instance.report_engine_event(message, instance.get_run_by_id(run_id), at_work)
         with raise_interrupts_as(dg.DagsterExecutionInterruptedError):
             while (now := instance.get_run_by_id(run.run_id)) and not now.is_finished:
                 time.sleep(LOOK_SECONDS)

@@ -1,8 +1,12 @@
 """What the conditions ask for becomes few runs over ranges, as far as the backfill policies allow."""
 
-import dagster as dg
+import time
+from collections.abc import Iterator
 
-from tilth.automation import on_new_data
+import dagster as dg
+import pytest
+
+from tilth.automation import on_complete_window, on_new_data
 from tilth.automation_sensor import automation_sensor
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
@@ -64,3 +68,79 @@ def test_a_range_is_no_longer_than_the_policy_allows() -> None:
 def test_without_a_policy_each_partition_is_a_run_of_its_own() -> None:
     days = DAYS.get_partition_keys()[:3]
     assert [(first, last) for _, first, last in asked(None, days)] == [(day, day) for day in days]
+
+
+class Looks:
+    """A sensor over `source` and the `target` that is made of it."""
+
+    def __init__(self, instance: dg.DagsterInstance, condition: dg.AutomationCondition) -> None:
+        @dg.asset
+        def source() -> None: ...
+
+        @dg.asset(deps=[source], automation_condition=condition)
+        def target() -> None: ...
+
+        self.instance, self.cursor = instance, None
+        self.sensor = automation_sensor("sensor", dg.AssetSelection.all(), "Both of them.")
+        self.repository = dg.Definitions(assets=[source, target], sensors=[self.sensor]).get_repository_def()
+
+    def made(self, key: str, version: str) -> None:
+        tags = {"dagster/data_version": version}
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(key, tags=tags))
+
+    def look(self) -> tuple[int, bool]:
+        """How many runs are asked for, and whether the conditions were evaluated for it."""
+        context = dg.build_sensor_context(self.instance, cursor=self.cursor, repository_def=self.repository)
+        found = self.sensor.evaluate_tick(context)
+        self.cursor = found.cursor
+        return len(found.run_requests or []), found.skip_message != "Nothing was recorded since the last look."
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Looks]:
+    """At one and the same moment, unless a test sets another."""
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_040.0)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Looks(instance, on_new_data())
+
+
+def test_conditions_are_evaluated_when_something_was_recorded_since(looks: Looks) -> None:
+    assert looks.look() == (0, True)
+    assert looks.look() == (0, False)
+    looks.made("source", "first")
+    assert looks.look() == (1, True)
+    # What was asked for changes what the next look sees.
+    assert looks.look() == (0, True)
+    assert looks.look() == (0, False)
+    looks.made("target", "first")
+    assert looks.look() == (0, True)
+    looks.made("source", "second")
+    assert looks.look() == (1, True)
+
+
+def test_the_end_of_a_run_is_something_recorded(looks: Looks) -> None:
+    @dg.job
+    def nothing() -> None: ...
+
+    looks.look()
+    run = looks.instance.create_run_for_job(nothing)
+    assert looks.look() == (0, False)
+    looks.instance.report_run_failed(run)
+    assert looks.look() == (0, True)
+
+
+def test_a_code_server_that_starts_anew_evaluates_them(looks: Looks) -> None:
+    looks.look()
+    again = Looks(looks.instance, on_new_data())
+    again.cursor = looks.cursor
+    assert again.look() == (0, True)
+
+
+def test_every_minute_they_are_evaluated_for_what_depends_on_the_time(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(looks.instance, on_complete_window(again="*/10 * * * *"))
+    looks.look()
+    assert looks.look() == (0, False)
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_100.0)
+    assert looks.look() == (0, True)

@@ -1,0 +1,128 @@
+"""What grows with the graph: locations of up to a thousand assets over a thousand days, on a live daemon."""
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+
+from benchmarks.orchestration import BIN, ROOT, Commands
+from benchmarks.report import Figure, load_average, report
+from tests import synthetic
+
+SIZES = (100, 300, 1000)
+DAYS, DAYS_MADE, MINUTES = 1000, 30, 3
+
+
+def size(folder: Path) -> list[Figure]:
+    """How long a location loads, a look with nothing new takes, and one at all conditions, as there is each minute."""
+    load, figures = load_average(), {}
+    for assets in SIZES:
+        of_size = {"SYNTHETIC_ASSETS": str(assets), "SYNTHETIC_DAYS": str(DAYS)}
+        commands = Commands(folder)
+        home = commands.dagster(f"loading {assets} assets", "tests.synthetic", "definitions", "validate", **of_size)
+        figures[assets] = (commands.median(f"loading {assets} assets"), *seconds_of_looks(home, assets, of_size))
+        print("  {:>5} assets x {} days: loads in {:.1f} s, a look takes {:.2f} s, at all conditions {:.1f} s".format(
+            assets, DAYS, *figures[assets]
+        ))  # fmt: skip
+    loads, look, whole = figures[SIZES[-1]]
+    largest = f"{SIZES[-1]:,} assets x {DAYS:,} days"
+    return [
+        Figure(f"{largest}: load", loads, "s", "<= 15", load),
+        Figure(f"{largest}: a look with nothing to do", look, "s", "<= 10", load),
+        Figure(f"{largest}: the minute's look at all conditions", whole, "s", "<= 10", load),
+    ]
+
+
+def seconds_of_looks(home: Path, assets: int, of_size: Mapping[str, str]) -> tuple[float, float]:
+    """With days of every asset made: of a daemon's looks with nothing to do the median, and the median of those that
+    looked at all conditions; of the sensor that takes longest, the others at work beside it.
+    """
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        make_days(instance, assets)
+        log = (home / "daemon.log").open("wb")
+        daemon = subprocess.Popen(
+            [BIN / "dagster-daemon", "run", "-m", "tests.synthetic"],
+            cwd=ROOT, env=os.environ | of_size, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 900
+            while time.monotonic() < deadline:
+                time.sleep(2)
+                looks = [minutes_of(instance, state) for state in instance.all_instigator_state()]
+                if looks and all(len(minutes) >= MINUTES for minutes in looks):
+                    if runs := instance.get_runs_count():
+                        sys.exit(f"{runs} runs were asked for, with nothing to do")
+                    taken = [list(minutes.values()) for minutes in looks]
+                    return (
+                        max(statistics.median([s for of_minute in sensor for s in of_minute]) for sensor in taken),
+                        max(statistics.median([max(of_minute) for of_minute in sensor]) for sensor in taken),
+                    )
+            sys.exit(f"{assets} assets: too few looks in 900 s\n{(home / 'daemon.log').read_text()[-4000:]}")
+        finally:
+            os.killpg(daemon.pid, signal.SIGTERM)
+            daemon.wait(60)
+            log.close()
+
+
+def minutes_of(instance: dg.DagsterInstance, state: Any) -> dict[int, list[float]]:
+    """The seconds of a sensor's looks by the minute in which they began; not the first minute, nor the present one."""
+    minutes: dict[int, list[float]] = defaultdict(list)
+    for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=200):
+        if tick.end_timestamp:
+            minutes[int(tick.timestamp // 60)].append(tick.end_timestamp - tick.timestamp)
+    return {minute: seconds for minute, seconds in minutes.items() if min(minutes) < minute < time.time() // 60}
+
+
+def make_days(instance: dg.DagsterInstance, assets: int) -> None:
+    """Record the first days of every asset as made, layer after layer, as runs would have."""
+    days = synthetic.synthetic(1, DAYS_MADE).resolve_asset_graph()
+    ((key,),) = [days.get_all_asset_keys()]
+    partitions = days.get(key).partitions_def
+    for number in range(assets):
+        events = [
+            dg.AssetMaterialization(
+                synthetic.name_of(number).split("/"), partition=day, tags={"dagster/data_version": day}
+            )
+            for day in (partitions.get_partition_keys() if partitions else [])
+        ]
+        store(instance, events)
+        seen = instance.get_materialized_partitions(dg.AssetKey(synthetic.name_of(number).split("/")))
+        if len(seen) != DAYS_MADE:
+            sys.exit(f"{synthetic.name_of(number)}: {len(seen)} of {DAYS_MADE} days are there")
+
+
+def store(instance: dg.DagsterInstance, events: list[dg.AssetMaterialization]) -> None:
+    """As a step's events are stored: in one batch."""
+    now = time.time()
+    instance.event_log_storage.store_event_batch(
+        [
+            dg.EventLogEntry(
+                error_info=None,
+                level=20,
+                user_message="",
+                run_id="",
+                timestamp=now,
+                dagster_event=DagsterEvent(
+                    DagsterEventType.ASSET_MATERIALIZATION.value,
+                    "bench",
+                    event_specific_data=StepMaterializationData(event),
+                ),
+            )
+            for event in events
+        ]
+    )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        report("size", size(Path(folder)))
