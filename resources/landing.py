@@ -122,6 +122,9 @@ class LandingZone(dg.ConfigurableResource):
 
         Each arrival is told once along a chain of cursors; without one, or with one of another landing zone, all that
         is there. A cursor is to be stored and handed back, not to be read.
+
+        Raises:
+            OSError: the landing zone is gone, or the storage refused; the same cursor is good for the next look.
         """
         found, place = self._store.news(cursor)
         return by_arrival(found), place
@@ -162,9 +165,16 @@ class Folder:
 
     def news(self, cursor: str | None) -> tuple[list[LandedFile], str]:
         after = int(cursor) if cursor and cursor.isdecimal() else 0
+        if after and not self.path.is_dir():
+            raise FileNotFoundError(
+                f"The landing zone {self.path} is gone. Bring it back, or mount it again: what has landed meanwhile is "
+                "read then."
+            )
         # Never back, also when the clock is set back: an interval would be looked at twice, or its end be lost.
         until = max(after, time.time_ns() - SETTLE_NANOSECONDS)
-        return [file for file in self.files(None) if after < file.arrived_ns <= until], str(until)
+        files = self.files(None)
+        # Where nothing is, a volume may not be mounted: what landed on it since keeps its time of arrival.
+        return [file for file in files if after < file.arrived_ns <= until], str(until if files else after)
 
     def files(self, table: str | None) -> list[LandedFile]:
         tables = [table] if table else [name for name, entry in _entries(self.path) if entry.is_dir()]

@@ -212,8 +212,29 @@ def test_a_cursor_on_disk_is_the_time_up_to_which_arrivals_were_told(folder: Lan
 
 
 def test_a_clock_that_is_set_back_leaves_the_cursor_on_disk_where_it_is(folder: LandingZone) -> None:
+    folder.put("sales", "2020-01-01.csv.gz", b"")
     ahead = str(time.time_ns() + 10**12)
     assert folder.news(ahead) == ([], ahead)
+
+
+def test_a_landing_zone_that_vanishes_for_a_while_loses_nothing_that_lands_meanwhile(
+    folder: LandingZone, tmp_path: Path
+) -> None:
+    folder.put("sales", "2020-01-01.csv.gz", b"")
+    names, cursor = settled(folder, "1")
+    assert names == ["2020-01-01.csv.gz"]
+
+    elsewhere = Path(folder.uri).rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="is gone[.] Bring it back, or mount it again"):
+        folder.news(cursor)
+    Path(folder.uri).mkdir()  # a mount point without its volume
+    LandingZone(uri=str(elsewhere)).put("sales", "2020-01-02.csv.gz", b"")
+    names, cursor = settled(folder, cursor)
+    assert names == []
+
+    Path(folder.uri).rmdir()
+    elsewhere.rename(folder.uri)
+    assert settled(folder, cursor)[0] == ["2020-01-02.csv.gz"]
 
 
 def test_a_killed_writer_leaves_only_complete_files(folder: LandingZone) -> None:
