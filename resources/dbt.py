@@ -48,7 +48,7 @@ def dbt_project(folder: Path) -> DbtProject:
     Raises:
         FileNotFoundError: nothing has prepared the manifest yet.
     """
-    # dagster-dbt looks for dbt on the PATH; this interpreter's own, also where its environment is not activated.
+    # dagster-dbt looks for tilth-dbt on the PATH; this interpreter's own, also where its environment is not activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     project = DbtProject(project_dir=folder, profiles_dir=folder)
     project.prepare_if_dev()
@@ -72,4 +72,4 @@ def dbt_resource(project: DbtProject, warehouse: Warehouse) -> DbtCliResource:
     thereby neither in a file nor in the resource's config.
     """
     os.environ.update(connection_environment(warehouse))
-    return DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir))
+    return DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable="tilth-dbt")

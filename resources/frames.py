@@ -147,8 +147,9 @@ def by_partition(rows: pa.Table, columns: Sequence[str], keys: Sequence[str]) ->
     found = partition_key_of(rows, columns).dictionary_encode().combine_chunks()
     codes = found.indices.to_numpy()
     place = {key: number for number, key in enumerate(found.dictionary.to_pylist())}
-    in_order = bool(np.all(codes[:-1] <= codes[1:]))
-    order = None if in_order else np.argsort(codes, kind="stable")
+    if not np.all(codes[:-1] <= codes[1:]):
+        # At once: taken part by part from a table of many chunks, a year of departures took four seconds.
+        rows = rows.take(pa.array(np.argsort(codes, kind="stable")))
     ends = np.cumsum(np.bincount(codes, minlength=len(place)))
     parts = {}
     for key in keys:
@@ -157,7 +158,7 @@ def by_partition(rows: pa.Table, columns: Sequence[str], keys: Sequence[str]) ->
             continue
         end = int(ends[place[key]])
         start = int(ends[place[key] - 1]) if place[key] else 0
-        parts[key] = rows.slice(start, end - start) if order is None else rows.take(order[start:end])
+        parts[key] = rows.slice(start, end - start)
     return parts
 
 

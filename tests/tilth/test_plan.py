@@ -1,0 +1,355 @@
+"""A plan says what a backfill would be, by what past runs took, and starts nothing."""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.flights.definitions import defs as flights
+from tests.conftest import QUIET
+from tilth import plan as command
+from tilth.partition_ranges import range_tags
+from tilth.past_runs import fitted
+from tilth.plan import plan
+
+DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
+MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2014-01", fmt="%Y-%m")
+
+together = dg.BackfillPolicy.single_run()
+
+
+@dg.asset(partitions_def=DAYS, backfill_policy=together, group_name="days")
+def landed(context: dg.AssetExecutionContext) -> None:
+    """0.1 s, and 0.02 s a day."""
+    time.sleep(0.1 + 0.02 * len(context.partition_keys))
+    context.add_asset_metadata({"step/cpu_seconds": 7.2, "step/partitions": len(context.partition_keys)})
+
+
+@dg.multi_asset(
+    specs=[dg.AssetSpec(name, deps=["landed"], group_name="days") for name in ("cleaned", "joined")],
+    partitions_def=DAYS,
+    backfill_policy=together,
+)
+def transformed() -> dg.MaterializeResult: ...
+
+
+@dg.asset(
+    deps=["joined"],
+    partitions_def=MONTHS,
+    backfill_policy=dg.BackfillPolicy.multi_run(5),
+    op_tags={"dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}},
+    group_name="months",
+)
+def model() -> None: ...
+
+
+@dg.asset_check(asset="landed")
+def has_rows() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=True)
+
+
+@dg.asset(group_name="tables")
+def table() -> None:
+    time.sleep(0.05)
+
+
+@dg.asset(deps=["table"], group_name="tables")
+def summary() -> None:
+    time.sleep(0.05)
+
+
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a", "b"]), group_name="names")
+def by_name() -> None: ...
+
+
+outside = dg.AssetSpec("outside", group_name="elsewhere")
+
+defs = dg.Definitions(
+    [landed, transformed, model, table, summary, by_name, outside],
+    asset_checks=[has_rows],
+)
+YEAR = ("2013-01-01", "2013-12-31")
+
+
+SETTINGS = "telemetry: {enabled: false}\nconcurrency: {runs: {max_concurrent_runs: 2}}\n"
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of an instance without a past."""
+    home = tmp_path_factory.mktemp("empty")
+    (home / "dagster.yaml").write_text(SETTINGS)
+    return home
+
+
+@contextmanager
+def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DAGSTER_HOME", str(home))
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of an instance that has made a day, thirty days, five months and the tables."""
+    home = tmp_path_factory.mktemp("past")
+    (home / "dagster.yaml").write_text(SETTINGS)
+    with instance_of(home) as instance:
+        ran(instance, "landed", "2013-01-01", "2013-01-01")
+        ran(instance, "landed", "2013-01-02", "2013-01-31")
+        ran(instance, "model", "2013-01", "2013-05")
+        ran(instance, "group:tables")
+    return home
+
+
+@pytest.fixture
+def unused(empty: Path) -> Iterator[dg.DagsterInstance]:
+    with instance_of(empty) as instance:
+        yield instance
+
+
+@pytest.fixture
+def used(past: Path) -> Iterator[dg.DagsterInstance]:
+    with instance_of(past) as instance:
+        yield instance
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call the command on a home's instance, and return what it prints."""
+
+    def called(home: Path, *arguments: str, module: str = __name__) -> str:
+        monkeypatch.setenv("DAGSTER_HOME", str(home))
+        monkeypatch.setattr(sys, "argv", ["tilth.plan", module, *arguments])
+        command.main()
+        return capsys.readouterr().out
+
+    return called
+
+
+def ran(instance: dg.DagsterInstance, selection: str, first: str = "", last: str = "") -> None:
+    result = dg.materialize(
+        [landed, transformed, model, table, summary, by_name],
+        selection=selection,
+        instance=instance,
+        tags=range_tags(first, last) if first else {},
+        run_config=QUIET,
+    )
+    assert result.success
+
+
+def test_a_multi_asset_is_one_step_of_each_run_and_a_check_is_none(unused: dg.DagsterInstance) -> None:
+    planned = plan(defs, unused, "group:days or group:months", YEAR)
+    assert [op.assets for op in planned.ops] == [("landed",), ("cleaned", "joined"), ("model",)]
+    assert [(len(group.runs), len(group.assets)) for group in planned.groups] == [(1, 3), (3, 1)]
+    assert (planned.runs, planned.steps) == (4, 2 + 3)
+
+
+def test_a_step_with_a_kubernetes_request_has_a_pod_beside_its_runs(unused: dg.DagsterInstance) -> None:
+    assert plan(defs, unused, "group:days", YEAR).step_pods == 0
+    assert plan(defs, unused, "model", ("2013-01", "2013-12")).step_pods == 3
+
+
+def test_steps_of_an_asset_made_by_a_graph_are_its_ops(unused: dg.DagsterInstance) -> None:
+    @dg.op
+    def read() -> int:
+        return 1
+
+    @dg.op
+    def double(number: int) -> int:
+        return 2 * number
+
+    @dg.graph_asset
+    def doubled() -> int:
+        return double(read())
+
+    assert plan(dg.Definitions([doubled]), unused, "doubled").steps == 2
+
+
+def test_a_year_takes_what_its_past_runs_say_of_a_start_and_of_each_day(used: dg.DagsterInstance) -> None:
+    planned = plan(defs, used, "landed", YEAR)
+    (op,) = planned.ops
+    assert sorted(did.partitions for did in op.past) == [1, 30]
+    takes = fitted([(did.partitions, did.seconds) for did in op.past])
+    assert takes is not None
+    assert op.seconds == (takes(365),)
+    assert planned.seconds() == planned.step_seconds + planned.run_seconds
+    assert planned.cpu_seconds == pytest.approx(7.2)
+    assert planned.unknown == ()
+
+
+def test_several_runs_at_once_take_no_less_than_the_longest_of_each_stage(used: dg.DagsterInstance) -> None:
+    planned = plan(defs, used, "group:tables")
+    assert planned.at_once == 2
+    assert planned.seconds(2) == planned.seconds() >= 0.1
+    months = plan(defs, used, "model", ("2013-01", "2013-12"))
+    assert [len(run) for run in months.groups[0].runs] == [5, 5, 2]
+    assert months.seconds() / 2 <= months.seconds(2) < months.seconds()
+    assert months.seconds(100) == pytest.approx(max(months.ops[0].seconds or ()) + months.run_seconds)
+
+
+def test_what_no_past_run_made_is_unknown_and_the_sums_leave_it_out(used: dg.DagsterInstance) -> None:
+    planned = plan(defs, used, "group:days", YEAR)
+    assert planned.unknown == ("cleaned", "joined")
+    assert planned.ops[1].seconds is None
+    assert planned.step_seconds == pytest.approx(sum(planned.ops[0].seconds or ()))
+
+
+def test_a_plan_starts_and_records_nothing(used: dg.DagsterInstance) -> None:
+    runs, events = len(used.get_run_records()), used.event_log_storage.get_maximum_record_id()
+    plan(defs, used, "group:days or group:months", YEAR)
+    assert len(used.get_run_records()) == runs
+    assert used.event_log_storage.get_maximum_record_id() == events
+    assert not used.get_backfills()
+
+
+def test_a_year_of_flights_is_one_run_of_four_steps_up_to_the_features(unused: dg.DagsterInstance) -> None:
+    daily = ["raw/flights", "raw/weather", "staging/flights", "staging/weather", "marts/d*", "features/*"]
+    planned = plan(flights, unused, " or ".join(f'key:"{name}"' for name in daily), YEAR)
+    days, months = planned.groups
+    assert [len(run) for run in days.runs] == [365]
+    assert [op.assets[0] for op in planned.ops if op.group is days] == [
+        "raw/flights",
+        "raw/weather",
+        "staging/flights",
+        "features/departures",
+    ]
+    assert [len(run) for run in months.runs] == [12]
+    assert (planned.runs, planned.steps) == (2, 5)
+
+
+def test_models_of_a_range_of_months_are_those_that_read_from_it(unused: dg.DagsterInstance) -> None:
+    planned = plan(flights, unused, 'key:"features/training_set"+2', ("2013-04", "2013-06"))
+    months, models = planned.groups
+    assert months.runs == (("2013-04", "2013-05", "2013-06"),)
+    assert sorted(key for run in models.runs for key in run) == [
+        f"2013-{month}|{origin}" for month in ("04", "05", "06") for origin in ("EWR", "JFK", "LGA")
+    ]
+    assert (planned.runs, planned.steps) == (1 + 3, 1 + 3 * 3)  # the candidates and the champion, a run a month
+
+
+def test_a_year_of_twenty_assets_is_planned_at_once(unused: dg.DagsterInstance) -> None:
+    def daily(number: int) -> dg.AssetsDefinition:
+        @dg.asset(name=f"asset_{number}", partitions_def=DAYS, deps=[f"asset_{number - 1}"] if number else [])
+        def made() -> None: ...
+
+        return made
+
+    began = time.perf_counter()
+    planned = plan(dg.Definitions([daily(number) for number in range(20)]), unused, "*", YEAR)
+    assert (planned.runs, planned.steps) == (365, 7300)
+    assert time.perf_counter() - began < 5
+
+
+def test_the_command_prints_a_table_and_the_sums(past: Path, call: Callable[..., str]) -> None:
+    year = ["--partition-range", "2013-01-01...2013-12-31"]
+    lines = call(past, "--select", "group:days or group:months", *year, "--price-per-hour", "3000").splitlines()
+    takes = r"(\d+\.\d s|\d+ s|\d+ min \d\d s)"
+    expected = [
+        r"stage  runs  assets +partitions  steps  estimated +from past runs, of partitions",
+        rf"1      1     landed +365 +1 +{takes} +2, of 1 to 30",
+        r" +cleaned and 1 more +365 +1 +unknown +none",
+        rf"2      3     model +12 +3 +{takes} +1, of 5",
+        r"",
+        r"runs      4",
+        r"steps     5",
+        r"pods on Kubernetes  7 \(4 of runs, 3 of steps\)",
+        rf"duration  at least {takes}, one run and one step after another; at least {takes} with 2 runs at once",
+        r"cost      at least 0\.\d+ machine-hours, \d+\.\d\d at 3000 an hour; at least 0\.002 CPU-hours",
+        r"unknown   cleaned, joined: no past run made them",
+        r"Nothing was started\.",
+    ]
+    assert len(lines) == len(expected)
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_the_command_says_what_dagster_leaves_out(empty: Path, call: Callable[..., str]) -> None:
+    january = ["--select", 'key:"raw/flights"+', "--partition-range", "2013-01-01...2013-01-31"]
+    lines = call(empty, *january, module="assets.flights.definitions").splitlines()
+    assert "left out  predictions/delays: 150 partitions that read from what is made" in lines
+    assert "left out  reports/prediction_quality: reads nothing of what is made" in lines
+
+
+def test_assets_without_partitions_are_planned_without_a_range(empty: Path, call: Callable[..., str]) -> None:
+    text = call(empty, "--select", "group:tables")
+    assert "\nruns      1\nsteps     2\n" in text
+    assert "duration  unknown: no past run made any of these assets" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (3599, "59 min 59 s"),
+        (5400, "1 h 30 min"),
+    ],
+)
+def test_durations_are_said_in_the_units_of_their_size(seconds: float, text: str) -> None:
+    assert command._time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--select", "landed", "--partition", "2014-02-30"],
+            r"landed has no partition '2014-02-30': it has 365, 2013-01-01 to 2013-12-31. Choose among those.",
+        ),
+        (
+            ["--select", "landed", "--partition-range", "2013-12-01...2014-01-31"],
+            r"landed has no partition '2014-01-31': it has 365, 2013-01-01 to 2013-12-31. Choose among those.",
+        ),
+        (
+            ["--select", "landed", "--partition-range", "2013-03-01...2013-01-01"],
+            r"landed: the range 2013-03-01...2013-01-01 ends before it begins; give the earlier partition first.",
+        ),
+        (
+            ["--select", "landed"],
+            r"landed has partitions: it has 365, 2013-01-01 to 2013-12-31. Say which one, or the first and "
+            r"last of a range.",
+        ),
+        (
+            ["--select", "group:tables", "--partition", "2013-01-01"],
+            r"summary, table: nothing that is selected has partitions; leave '2013-01-01' out.",
+        ),
+        (
+            ["--select", "key:landed or key:by_name", "--partition", "a"],
+            r"The selection begins with by_name and landed, whose partitions are not the same, so that no range is for "
+            r"both. Plan them, and backfill them, one after the other.",
+        ),
+        (
+            ["--select", "group:dais", "--partition", "2013-01-01"],
+            r"The selection 'group:dais' selects no asset that can be made. The groups are days, months, names, "
+            r"tables; `dg list defs --assets '...'` tries a selection.",
+        ),
+        (["--select", "outside"], r"The selection 'outside' selects no asset that can be made. The groups are "),
+        (["--select", "((("], r"The selection '(((' cannot be read ("),
+        (["--select", "table or summary"], r"The selection 'table or summary' cannot be read ("),
+        (["--select", "landde", "--partition", "2013-01-01"], r"The selection 'landde' cannot be read ("),
+    ],
+)
+def test_an_error_names_the_asset_the_partition_and_the_next_step(
+    empty: Path, call: Callable[..., str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(empty, *arguments)
+    assert str(ended.value.code).startswith(message)
+
+
+def test_a_range_is_written_with_three_dots(
+    empty: Path, call: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(empty, "--select", "landed", "--partition-range", "2013-01-01..2013-01-31")
+    assert ended.value.code == 2
+    assert "write FIRST...LAST, with three dots between" in capsys.readouterr().err
