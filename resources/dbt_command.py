@@ -1,7 +1,7 @@
 """dbt's command line as dagster-dbt runs it: `tilth-dbt`, which knows its own version.
 
-dagster-dbt asks `dbt --version` once per run. dbt then imports all of itself and asks the package index for news: 2.5 s,
-and longer behind a wall. All else is dbt's.
+dagster-dbt asks `dbt --version` once per run. dbt then imports all of itself and asks the package index for news, which
+takes 2.5 s, and longer behind a wall. All else is dbt's.
 """
 
 import sys

@@ -23,8 +23,8 @@ class Maintenance(dg.Config):
     )
 
 
-def lake_maintenance(lake: Lake, kept: KeptVersions) -> dg.JobDefinition:
-    """The job `lake_maintenance`, over all tables of the location's assets.
+def lake_maintenance(lake: Lake, kept: KeptVersions, also: Collection[dg.AssetKey] = ()) -> dg.JobDefinition:
+    """The job `lake_maintenance`, over all tables of the location's assets and those of `also`.
 
     A partition in several files that fit into one is written again as one, its rows in their order (delta-rs' own
     compaction mixes them). Files are removed that no version of the last `retention_days` and none of `kept` holds,
@@ -34,7 +34,7 @@ def lake_maintenance(lake: Lake, kept: KeptVersions) -> dg.JobDefinition:
 
     @dg.op
     def maintain(context: dg.OpExecutionContext, config: Maintenance) -> None:
-        keys = context.repository_def.asset_graph.get_all_asset_keys()
+        keys = {*context.repository_def.asset_graph.get_all_asset_keys(), *also}
         versions, failed = kept(context.instance), []
         for key in sorted(keys):
             try:

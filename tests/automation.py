@@ -89,8 +89,7 @@ class Daemon:
             )
             self.cursors[sensor.name] = result.cursor
             for key in (evaluated.key for evaluated in result.results):
-                assert isinstance(key, dg.AssetKey)
-                if partitions := result.get_requested_partitions(key):
+                if isinstance(key, dg.AssetKey) and (partitions := result.get_requested_partitions(key)):
                     asked[key.to_user_string()] = set(partitions)
         return asked
 

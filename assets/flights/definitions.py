@@ -9,10 +9,12 @@ executor = warm_executor("assets.flights.definitions")
 
 from assets.flights.dbt_models import daily_models, project, reference_models
 from assets.flights.features import departure_features, training_set
+from assets.flights.lag import partition_lag
 from assets.flights.models import TRUSTED_TYPES, delay_boosted, delay_champion, delay_logistic, in_service
 from assets.flights.predictions import delays, prediction_quality
 from assets.flights.raw import raw_tables
 from assets.flights.sensors import automation_sensors, landed_files, reference_tables, sweeps, weekly_reference_tables
+from resources.alert_log import AlertLog
 from resources.dbt import dbt_resource
 from resources.lake import Lake
 from resources.lake_io import LakeIOManager
@@ -21,6 +23,7 @@ from resources.landing import LandingZone
 from resources.registry import ModelIOManager, ModelRegistry
 from resources.warehouse import Warehouse
 from resources.warehouse_io import WarehouseIOManager
+from tilth.alerts import alert_sensor
 from tilth.code_versions import with_code_versions
 from tilth.deployment import Deployment
 from tilth.pools import pool_limits
@@ -29,6 +32,9 @@ from tilth.pools import pool_limits
 def definitions(deployment: Deployment) -> dg.Definitions:
     """The domain's assets and automation on the stores of `deployment`."""
     warehouse, lake = Warehouse(deployment.warehouse_uri), Lake.of(deployment)
+    landing = LandingZone.of(deployment)
+    lag_checks, lag_sensor = partition_lag(landing)
+    alert_log = AlertLog(lake, "flights")
     return dg.Definitions(
         assets=with_code_versions(
             [
@@ -45,12 +51,19 @@ def definitions(deployment: Deployment) -> dg.Definitions:
                 prediction_quality,
             ]
         ),
+        asset_checks=lag_checks,
         # Models do not name the versions that they were trained on yet; the retention of more than a year holds them.
-        jobs=[reference_tables, lake_maintenance(lake, kept=lambda _: {})],
+        jobs=[reference_tables, lake_maintenance(lake, kept=lambda _: {}, also=[alert_log.table])],
         schedules=[weekly_reference_tables],
-        sensors=[landed_files, *automation_sensors, *sweeps],
+        sensors=[
+            landed_files,
+            *automation_sensors,
+            *sweeps,
+            lag_sensor,
+            alert_sensor(alert_log, deployment.alerts_uri),
+        ],
         resources={
-            "landing": LandingZone.of(deployment),
+            "landing": landing,
             "warehouse": warehouse,
             "warehouse_io": WarehouseIOManager(warehouse),
             "io_manager": LakeIOManager(lake),

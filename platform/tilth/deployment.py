@@ -35,6 +35,8 @@ class Deployment(BaseSettings):
     models_uri: str = ""
     # Of a backfill, how many models one run trains; 0 is all of them. On a cluster each run has pods of its own.
     models_per_run: int = Field(default=0, ge=0)
+    # Of an incoming webhook: who knows it can post there.
+    alerts_uri: SecretStr = SecretStr("")
     # Credentials come from where AWS' own tools look for them: variables, a profile, the machine's or pod's role.
     s3_endpoint_url: str = Field(default="", pattern="^($|https?://)")
     s3_region: str = ""

@@ -158,16 +158,17 @@ import dagster as dg
 from resources.lake import Lake
 from resources.lake_maintenance import lake_maintenance
 
-names = ["things", "features/others", "never_made"]
+names = ["things", "never_made"]
 assets = [dg.AssetSpec(dg.AssetKey.from_user_string(name)) for name in names]
+also = [dg.AssetKey(["features", "others"])]
 kept = {dg.AssetKey.from_user_string(name): versions for name, versions in %s.items()}
-job = lake_maintenance(Lake(%r), lambda instance: kept)
+job = lake_maintenance(Lake(%r), lambda instance: kept, also)
 defs = dg.Definitions(assets=assets, jobs=[job], executor=dg.in_process_executor)
 """
 
 
 def maintain(lake: Lake, home: Path, kept: dict[str, list[int]]) -> subprocess.CompletedProcess[str]:
-    """Run the job as Dagster does, of a code location with three assets."""
+    """Run the job as Dagster does, of a code location with two assets and a table beside them."""
     (home / "location.py").write_text(LOCATION % (kept, lake.uri))
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}")
     (home / "config.json").write_text(json.dumps({"ops": {"maintain": {"config": {"retention_days": 1}}}}))

@@ -225,7 +225,7 @@ def test_a_landing_zone_that_vanishes_for_a_while_loses_nothing_that_lands_meanw
     assert names == ["2020-01-01.csv.gz"]
 
     elsewhere = Path(folder.uri).rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="is gone[.] Bring it back, or mount it again"):
+    with pytest.raises(FileNotFoundError, match="Bring it back, or mount it again"):
         folder.news(cursor)
     Path(folder.uri).mkdir()  # a mount point without its volume
     LandingZone(uri=str(elsewhere)).put("sales", "2020-01-02.csv.gz", b"")

@@ -97,15 +97,20 @@ def test_a_home_that_is_relative_or_of_the_user_is_made_absolute(
     assert Deployment().lake_uri == str(tmp_path / "ada" / "state" / "lake")
 
 
+@pytest.mark.parametrize("field", ["warehouse_uri", "alerts_uri"])
 @pytest.mark.parametrize("show", [repr, str, Deployment.model_dump_json, lambda d: repr(d.model_dump())])
-def test_the_password_of_the_warehouse_is_never_shown(
-    show: Callable[[Deployment], str], monkeypatch: pytest.MonkeyPatch
+def test_what_holds_a_secret_is_never_shown(
+    show: Callable[[Deployment], str], field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TILTH_WAREHOUSE_URI", POSTGRES)
+    monkeypatch.setenv(f"TILTH_{field.upper()}", POSTGRES)
     deployment = Deployment()
-    assert deployment.warehouse_uri.get_secret_value() == POSTGRES
+    assert getattr(deployment, field).get_secret_value() == POSTGRES
     assert PASSWORD not in show(deployment)
     assert "branch" in show(deployment)
+
+
+def test_without_an_address_for_alerts_there_is_none() -> None:
+    assert Deployment().alerts_uri.get_secret_value() == ""
 
 
 @pytest.mark.parametrize("branch", ["feature/x", "../main", ".hidden", "a b", "main\n", "-rf"])
