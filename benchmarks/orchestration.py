@@ -56,6 +56,8 @@ class Commands:
         settings = (ROOT / "platform/dagster.yaml").read_text()
         (home / "dagster.yaml").write_text(settings)
         os.environ["DAGSTER_HOME"] = str(home)
+        with dg.DagsterInstance.get() as instance:
+            instance.get_runs(limit=1)  # its databases are made once, not in every run
         self.run(name, BIN / "dagster", *arguments[:2], "-m", module, *arguments[2:], **environment)
         return home
 
@@ -71,7 +73,7 @@ def fan_out(folder: Path) -> list[Figure]:
     """A hundred partitions and twenty steps with nothing to do, on two workers."""
     load, commands = load_average(), Commands(folder)
     python = metaflow_python(folder / "metaflow_environment")
-    ours, stock = "benchmarks.peers.trivial", "benchmarks.peers.trivial_stock"
+    ours, stock = "benchmarks.peers.trivial_ours", "benchmarks.peers.trivial_stock"
     every = f"{trivial.KEYS[0]}...{trivial.KEYS[-1]}"
 
     def metaflow(name: str, width: int) -> None:
@@ -107,7 +109,8 @@ def fan_out(folder: Path) -> list[Figure]:
 
 def where_it_went(home: Path, seconds: float) -> None:
     """Of one run of twenty steps: before it, between its steps, in them, and after it."""
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    os.environ["DAGSTER_HOME"] = str(home)
+    with dg.DagsterInstance.get() as instance:
         (record,) = instance.get_run_records()
         steps = instance.get_run_step_stats(record.dagster_run.run_id)
         first = min(step.start_time or 0.0 for step in steps)

@@ -34,7 +34,7 @@ def for_each_partition(
     fn: Callable[..., dg.MaterializeResult[Any]],
     *,
     workers: int | None = None,
-    **frames: Frame | Sliced,
+    **frames: "Frame | Sliced",
 ) -> dg.MaterializeResult[Any]:
     """Call `fn(partition_key, **frames)` for every partition of the step, and return what the asset is to return.
 

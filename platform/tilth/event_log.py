@@ -4,11 +4,16 @@ Dagster hands a step's materializations to its storage as a batch; PostgreSQL's 
 two databases per event instead: 10 ms each, most of a year's backfill. A batch is also seen whole or not at all, so
 automation never finds half of what a step made of up to 500 partitions.
 
+Connections stay open while they are used, and a commit does not wait for the disk: opening, closing and waiting were
+half of a small step. A process that is killed loses nothing by it; a machine that loses its power may lose the last
+events, and what they record is then made again.
+
 The classes and methods here are not Dagster's public API: docs/upgrading.md names this file.
 """
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,10 +22,16 @@ from typing import Any, Self
 from dagster import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy.engine import Connection
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import QueuePool
 
 # Dagster collects up to this many events of one step before it stores them.
 BATCH_SIZE = "500"
+
+# Each run has a database of its own; so many are kept open.
+_OPEN = 8
+_BUSY_SECONDS = 60
 
 
 class _Batch(threading.local):
@@ -36,6 +47,8 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", BATCH_SIZE)
         self._batch = _Batch()
+        self._engines: OrderedDict[str, Engine] = OrderedDict()
+        self._process = os.getpid()
         super().__init__(base_dir, inst_data)
         # The base class takes its lock for each database; a batch has two of them open.
         self._db_lock: Any = threading.RLock()
@@ -55,12 +68,49 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def _connect(self, shard: str) -> Iterator[Connection]:
         batch = self._batch
         if batch.transactions is None:
-            with super()._connect(shard) as connection:
+            with self._transaction(shard) as connection:
                 yield connection
             return
         if shard not in batch.connections:
-            batch.connections[shard] = batch.transactions.enter_context(super()._connect(shard))
+            batch.connections[shard] = batch.transactions.enter_context(self._transaction(shard))
         yield batch.connections[shard]
+
+    @contextmanager
+    def _transaction(self, shard: str) -> Iterator[Connection]:
+        with self._db_lock, self._engine(shard).begin() as connection:
+            yield connection
+
+    def _engine(self, shard: str) -> Engine:
+        if self._process != os.getpid():
+            # A fork may not use its parent's connections, nor close them.
+            for engine in self._engines.values():
+                engine.dispose(close=False)
+            self._engines.clear()
+            self._process = os.getpid()
+        if shard not in self._engines:
+            engine = create_engine(
+                self.conn_string_for_shard(shard),
+                poolclass=QueuePool,
+                pool_size=1,
+                max_overflow=-1,
+                # One thread at a time has it, by the lock.
+                connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+            )
+            event.listen(engine, "connect", _does_not_wait_for_the_disk)
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            self._engines[shard] = engine
+            while len(self._engines) > _OPEN:
+                self._engines.popitem(last=False)[1].dispose()
+        self._engines.move_to_end(shard)
+        return self._engines[shard]
+
+    def dispose(self) -> None:
+        """Close what is open."""
+        super().dispose()
+        while self._engines and self._process == os.getpid():
+            self._engines.popitem()[1].dispose()
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store all of them in one transaction per database, or none."""
@@ -71,3 +121,8 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
                     self.store_event(event)
             finally:
                 self._batch.transactions = None
+
+
+def _does_not_wait_for_the_disk(connection: Any, _: Any) -> None:
+    # With a write-ahead log, which Dagster sets, this is as safe against the death of a process as waiting.
+    connection.execute("PRAGMA synchronous=NORMAL")

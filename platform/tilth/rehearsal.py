@@ -6,6 +6,7 @@ with mako and pygments, sqlalchemy, upath, fsspec and 450 modules more. tests/ti
 """
 
 import functools
+import gc
 import os
 import sys
 import traceback
@@ -53,3 +54,6 @@ for _part in (_read_revisions_once, _run_an_asset, _open_the_instance, _resolve_
     except Exception:  # noqa: BLE001 (whatever fails here fails in the step too, and is recorded there)
         print(f"tilth: {_part.__name__} failed in the fork server; steps begin more slowly.", file=sys.stderr)
         traceback.print_exc()
+
+gc.enable()
+gc.collect()  # else the first thing that each step does is to look through all of this

@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-Frame = pd.DataFrame | pa.Table
+if TYPE_CHECKING:  # half a second to import, which definitions need not pay
+    import numpy as np
+    import pandas as pd
+
+Frame: TypeAlias = "pd.DataFrame | pa.Table"
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,15 @@ class SharedFrame:
         return rows.to_pandas() if self.to_pandas else rows
 
 
-def share(name: str, given: Frame | Sliced, partitions: Sequence[str], folder: Path) -> SharedFrame:
+def share(name: str, given: "Frame | Sliced", partitions: Sequence[str], folder: Path) -> SharedFrame:
     """Write a frame into `folder`, under `name`, for the processes that make these partitions. Its index is left out.
 
     Raises:
         TypeError: something that is no frame.
         ValueError: a column in `by` that the frame does not have.
     """
+    import pandas as pd
+
     frame = given.frame if isinstance(given, Sliced) else given
     if isinstance(frame, pd.DataFrame):
         rows = pa.Table.from_pandas(frame, preserve_index=False)
@@ -86,8 +90,11 @@ def share(name: str, given: Frame | Sliced, partitions: Sequence[str], folder: P
     return SharedFrame(path, isinstance(frame, pd.DataFrame), batches)
 
 
-def _places(name: str, rows: pa.Table, by: Sequence[str], partitions: Sequence[str]) -> dict[str, np.ndarray]:
+def _places(name: str, rows: pa.Table, by: Sequence[str], partitions: Sequence[str]) -> "dict[str, np.ndarray]":
     """By partition that has rows, where they are, in their order."""
+    import numpy as np
+    import pyarrow.compute as pc
+
     if missing := [column for column in by if column not in rows.column_names]:
         raise ValueError(f"{name} has no column {', '.join(missing)} to slice by; it has {rows.column_names}.")
     parts = [rows[column].cast(pa.string()) for column in by]

@@ -36,7 +36,7 @@ def warm_executor(code_location: str, *modules: str, max_concurrent: int | None 
         description="Each step in a process of its own, forked from one that is warm.",
     )
     # The rehearsal comes last, because it looks for the definitions that were imported before it.
-    preload = ["__main__", code_location, *modules, "tilth.rehearsal"]
+    preload = ["__main__", "tilth.no_collection", code_location, *modules, "tilth.rehearsal"]
     if _is_of_a_run():
         # Dagster starts the server at the first step: by now it loads the definitions while this process does.
         forkserver.set_forkserver_preload(preload)

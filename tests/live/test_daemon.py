@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -64,6 +66,11 @@ def failed_runs(platform: Platform) -> list[str]:
     return [f"{run.run_id}: {sorted(run.asset_selection or [])}" for run in runs]
 
 
+def made_since(platform: Platform, key: list[str], moment: float) -> set[str | None]:
+    asked = dg.AssetRecordsFilter(dg.AssetKey(key), after_timestamp=moment)
+    return {record.partition_key for record in platform.instance.fetch_materializations(asked, limit=1000).records}
+
+
 def test_the_last_day_of_january_and_the_first_of_february_flow_by_themselves_to_predictions(
     live: Platform, request: pytest.FixtureRequest
 ) -> None:
@@ -72,6 +79,7 @@ def test_the_last_day_of_january_and_the_first_of_february_flow_by_themselves_to
     live.make(REFERENCE)
     live.make([*DAILY_RAW, *DAILY_DBT, *FEATURES], "2013-01-01", "2013-01-30")
     before = {run.run_id for run in live.instance.get_runs()}
+    before_daemon = datetime.now(UTC)
     daemon = request.getfixturevalue("daemon")
 
     live.land("2013-01-31", "2013-02-01")
@@ -92,6 +100,23 @@ def test_the_last_day_of_january_and_the_first_of_february_flow_by_themselves_to
     assert quality is not None
     arrived = live.rows("raw.flights", "flight_date, arr_delay").dropna()
     assert quality.metadata["rows"].value == (arrived["flight_date"].astype(str) == "2013-02-01").sum() > 800
+    # The days that came went on by their names from Python to dbt and on to features, and no other day with them.
+    since = before_daemon.timestamp()
+    for key in (*DAILY_RAW, *DAILY_DBT):
+        assert made_since(live, key, since) == {"2013-01-31", "2013-02-01"}, key
+    assert made_since(live, ["features", "departures"], since) == {"2013-01-31", "2013-02-01"}
+    # Each model says what set it off, back to the landed files.
+    for origin in ("EWR", "JFK", "LGA"):
+        champion = live.latest(["models", "delay_champion"], f"2013-01|{origin}")
+        assert champion is not None
+        causes: Any = champion.metadata["set_off_by"].value
+        assert {"models/delay_boosted", "features/training_set", "marts/departures", "raw/flights"} <= causes.keys()
+        day = causes["raw/flights"]["2013-01-31"]
+        assert day["landed_file"] == live.landing.path_of("flights", "2013-01-31.csv.gz")
+        assert day["version"] == live.data_version(["raw", "flights"], "2013-01-31")
+        assert causes["marts/departures"]["2013-01-31"]["version"] == live.data_version(
+            ["marts", "departures"], "2013-01-31"
+        )
     # Nothing was made over and over: January's first thirty days were read once, before the daemon started.
     again = [
         run
