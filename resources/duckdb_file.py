@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import adbc_driver_duckdb.dbapi
 import adbc_driver_manager
-from adbc_driver_manager import dbapi
+
+if TYPE_CHECKING:  # as in resources.warehouse
+    from adbc_driver_manager import dbapi
 
 log = logging.getLogger("tilth.warehouse")
 
@@ -27,7 +29,7 @@ class WarehouseBusyError(RuntimeError):
 
 
 @contextmanager
-def duckdb_connection(path: Path, wait_seconds: float) -> Iterator[dbapi.Connection]:
+def duckdb_connection(path: Path, wait_seconds: float) -> "Iterator[dbapi.Connection]":
     """The only connection to the file; it is closed at the end, for whoever keeps it open keeps all others out.
 
     While another process holds the file, the logger `tilth.warehouse` says which, at once and every 10 s.
@@ -45,12 +47,12 @@ def duckdb_connection(path: Path, wait_seconds: float) -> Iterator[dbapi.Connect
         del _open_here[path.resolve()]
 
 
-def _in_turn(path: Path, wait_seconds: float) -> dbapi.Connection:
+def _in_turn(path: Path, wait_seconds: float) -> "dbapi.Connection":
     started = time.monotonic()
     say_at = started
     while True:
         opened = _connection_or_holder(path)
-        if isinstance(opened, dbapi.Connection):
+        if not isinstance(opened, str):
             return opened
         now = time.monotonic()
         if now - started >= wait_seconds:
@@ -66,7 +68,7 @@ def _in_turn(path: Path, wait_seconds: float) -> dbapi.Connection:
         time.sleep(min(TRY_EVERY_SECONDS, started + wait_seconds - now))
 
 
-def _connection_or_holder(path: Path) -> dbapi.Connection | str:
+def _connection_or_holder(path: Path) -> "dbapi.Connection | str":
     """The file's connection, or in words who holds it."""
     # The lock keeps other processes out, but not a second connection of this one: each would overwrite what the other
     # commits, and the first one closed would give the lock away.
@@ -80,8 +82,10 @@ def _connection_or_holder(path: Path) -> dbapi.Connection | str:
             return f"another thread of this process (PID {os.getpid()})"
         if _is_open_in_this_process(path):
             return f"this process itself (PID {os.getpid()}), by a connection that is not the warehouse's"
+        from adbc_driver_duckdb import dbapi as duckdb
+
         try:
-            connection = adbc_driver_duckdb.dbapi.connect(str(path))
+            connection = duckdb.connect(str(path))
         except adbc_driver_manager.Error as error:
             if "lock on file" not in str(error):
                 raise

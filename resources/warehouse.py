@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import adbc_driver_manager
 import pyarrow as pa
-from adbc_driver_manager import dbapi
 from pydantic import SecretStr
 
 from resources.duckdb_file import WarehouseBusyError as WarehouseBusyError
 from resources.duckdb_file import duckdb_connection
 from resources.warehouse_types import ENGINES, as_read, fitted, quoted, sql_type, undeclared_numerics
+
+if TYPE_CHECKING:  # a third of a second to import, with what it looks for: for the processes that connect
+    from adbc_driver_manager import dbapi
 
 # A column and those of its values that are meant: the rows of some partitions.
 Window = tuple[str, Sequence[str]]
@@ -76,7 +79,7 @@ def _refuse_rows_outside(table: str, rows: pa.Table, column: str, values: Sequen
 class Transaction:
     """An open transaction: it is committed whole when its `with` block ends, and rolled back on any error."""
 
-    def __init__(self, connection: dbapi.Connection, engine: str) -> None:
+    def __init__(self, connection: "dbapi.Connection", engine: str) -> None:
         self._connection = connection
         self._engine = engine
 
@@ -239,7 +242,7 @@ class Warehouse:
             return transaction.exists(table)
 
     @contextmanager
-    def _connection(self) -> Iterator[dbapi.Connection]:
+    def _connection(self) -> "Iterator[dbapi.Connection]":
         if self.engine == "duckdb":
             path = Path(self.uri.get_secret_value().removeprefix("duckdb://"))
             with duckdb_connection(path, self.wait_seconds) as connection:
@@ -249,7 +252,7 @@ class Warehouse:
                 yield connection
 
 
-def _connect(engine: str, uri: str) -> dbapi.Connection:
+def _connect(engine: str, uri: str) -> "dbapi.Connection":
     try:
         driver = importlib.import_module(f"adbc_driver_{engine}.dbapi")
     except ModuleNotFoundError:

@@ -5,7 +5,7 @@ import dagster as dg
 from tilth.warm import warm_executor
 
 # Before the other imports: in a run's process it begins to load the same in a server from which steps are forked.
-executor = warm_executor("assets.flights.definitions")
+executor = warm_executor("assets.flights.definitions", "assets.flights.intake", "adbc_driver_duckdb.dbapi")
 
 from assets.flights.dbt_models import daily_models, project, reference_models
 from assets.flights.features import departure_features, training_set

@@ -18,7 +18,8 @@ import pandas as pd
 import pyarrow
 import pyarrow.compute as pc
 
-from assets.flights.schemas import DAY_COLUMNS, SCHEMAS, arrow_schema
+from assets.flights.partitions import DAY_COLUMNS
+from assets.flights.schemas import SCHEMAS, arrow_schema
 
 _MISSING = pyarrow.array(["", "NA"])
 

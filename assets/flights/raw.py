@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from assets.flights import partitions as by
-from assets.flights.intake import Intake, read_landed
-from assets.flights.schemas import DAY_COLUMNS
 from resources.frames import by_partition, column_schema
 from resources.landing import LandedFile, LandingZone
 from resources.warehouse import Warehouse
 from tilth import retries
 from tilth.data_versions import data_version
 from tilth.partition_versions import set_data_versions
+
+if TYPE_CHECKING:
+    from assets.flights.intake import Intake
 
 DAILY_TABLES = {
     "flights": "Departures of the three airports as the airlines' feed reports them, with their outcome.",
@@ -36,21 +38,23 @@ def newest_files(landing: LandingZone, table: str) -> dict[str | None, LandedFil
     return {file.partition: file for file in landing.files(table)}
 
 
-def read(table: str, files: Sequence[LandedFile], landing: LandingZone) -> Intake:
+def read(table: str, files: Sequence[LandedFile], landing: LandingZone) -> "Intake":
     """Everything that these landed files hold."""
+    from assets.flights.intake import read_landed  # and pandera: for the processes that read files
+
     with ThreadPoolExecutor(8) as readers:  # one after another, hundreds of objects take long on S3
         contents = list(readers.map(lambda file: landing.read(file.table, file.name), files))
     return read_landed(table, [(f.name, f.partition, data) for f, data in zip(files, contents, strict=True)])
 
 
-def store(warehouse: Warehouse, table: str, intake: Intake, days: Sequence[str] | None) -> None:
+def store(warehouse: Warehouse, table: str, intake: "Intake", days: Sequence[str] | None) -> None:
     """Put what was read in place of these days' rows, accepted and rejected ones in one transaction."""
     with warehouse.transaction() as transaction:
         if days is None:
             transaction.replace(f"raw.{table}", intake.arrow)
             transaction.replace(f"raw_rejected.{table}", intake.rejected)
         else:
-            transaction.replace(f"raw.{table}", intake.arrow, DAY_COLUMNS[table], days)
+            transaction.replace(f"raw.{table}", intake.arrow, by.DAY_COLUMNS[table], days)
             transaction.replace(f"raw_rejected.{table}", intake.rejected, "partition_day", days)
 
 
@@ -62,7 +66,7 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
         partitions_def=by.days,
         backfill_policy=by.one_step,
         description=f"{description} One row per line of the landed files that keeps to the schema.",
-        metadata={"partition_expr": DAY_COLUMNS[table]},
+        metadata={"partition_expr": by.DAY_COLUMNS[table]},
         pool="warehouse",
         retry_policy=retries.io,
         group_name="raw",
@@ -79,7 +83,7 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
         good = [day for day in context.partition_keys if day in intake.counts]
         store(warehouse, table, intake, good)
 
-        rows_of = by_partition(intake.arrow, [DAY_COLUMNS[table]], good)
+        rows_of = by_partition(intake.arrow, [by.DAY_COLUMNS[table]], good)
         versions = {day: data_version(rows) for day, rows in rows_of.items()}
         details = {
             day: {

@@ -14,9 +14,6 @@ from assets.flights import partitions as by
 
 ZONE = "America/New_York"  # of all three airports of origin
 
-# The column that holds a daily table's partition; a feed's files say the same day as year, month and day.
-DAY_COLUMNS = {"flights": "flight_date", "weather": "observation_date"}
-
 _DATE, _STRING = pyarrow.date32(), pyarrow.string()
 _INTEGER, _NUMBER = pyarrow.int64(), pyarrow.float64()
 _INSTANT = pyarrow.timestamp("us", tz="UTC")

@@ -1,5 +1,6 @@
 """Steps in processes that are warm when they begin: Dagster's multiprocess executor, its lazy imports done once."""
 
+import gc
 import multiprocessing
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ def warm_executor(code_location: str, *modules: str, max_concurrent: int | None 
             they are imported: a fork does not take them along.
         max_concurrent: steps at once in one run; as many as there are cores when left out.
     """
+    # Dagster, which is loaded by now, stays: while the rest is, collecting garbage would look through it over and over.
+    gc.freeze()
     schema: Any = dg.multiprocess_executor.config_schema
     warm = dg.ExecutorDefinition(
         name="warm",

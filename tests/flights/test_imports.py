@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
-HEAVY = {"sklearn", "scipy", "skops", "matplotlib", "joblib", "duckdb", "boto3", "mlflow", "torch", "IPython", "pytest"}
+HEAVY = {
+    *("sklearn", "scipy", "skops", "matplotlib", "joblib", "duckdb", "boto3", "mlflow", "torch", "IPython", "pytest"),
+    *("pandera", "polars"),
+}
 
 
 def test_the_definitions_load_nothing_heavy_that_dagster_and_dbt_do_not_load_already() -> None:
