@@ -2,10 +2,11 @@
 
 import dagster as dg
 
-from tilth.warm import warm_executor
+from tilth.deployment import Deployment
+from tilth.executors import executor_of
 
 # Before the other imports: in a run's process it begins to load the same in a server from which steps are forked.
-executor = warm_executor("assets.flights.definitions", "assets.flights.intake", "adbc_driver_duckdb.dbapi")
+executor = executor_of(Deployment(), "assets.flights.definitions", "assets.flights.intake", "adbc_driver_duckdb.dbapi")
 
 from assets.flights.dbt_models import daily_models, project, reference_models
 from assets.flights.features import departure_features, training_set
@@ -25,7 +26,6 @@ from resources.warehouse import Warehouse
 from resources.warehouse_io import WarehouseIOManager
 from tilth.alerts import alert_sensor
 from tilth.code_versions import with_code_versions
-from tilth.deployment import Deployment
 from tilth.pools import pool_limits
 
 

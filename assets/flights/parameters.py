@@ -23,3 +23,19 @@ class BoostedParameters(dg.Config):
     l2: float = Field(10.0, ge=0)
     features_per_split: float = Field(0.3, gt=0, le=1, description="share of the features tried at each split")
     holdout_share: float = Field(0.2, gt=0, lt=1, description="last share of the window's days, for the metrics")
+
+
+class NeuralParameters(dg.Config):
+    """What can be tried on `models/delay_neural` from the launchpad."""
+
+    learning_rate: float = Field(0.002, gt=0)
+    epochs: int = Field(60, ge=1, description="at most; it ends when the latest days gain nothing more")
+    patience: int = Field(6, ge=1, description="epochs without gain after which it ends")
+    batch_rows: int = Field(1024, ge=1)
+    hidden_units: int = Field(64, ge=1, description="per layer")
+    layers: int = Field(2, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    weight_decay: float = Field(0.05, ge=0)
+    rare_category: int = Field(50, ge=1, description="categories seen less often are one")
+    seed: int = Field(0, ge=0)
+    holdout_share: float = Field(0.2, gt=0, lt=1, description="last share of the window's days, for the metrics")

@@ -18,6 +18,7 @@ from typing import Any
 
 import dagster as dg
 
+from tilth.compute import requested
 from tilth.partition_versions import end_without_recording, planned_materializations, record_partition
 from tilth.shared_frames import Frame, SharedFrame, Sliced, share
 from tilth.workers import Outcome, UnusableFunctionError, attempt, in_processes
@@ -214,7 +215,9 @@ def _record(
     made: dg.MaterializeResult[Any],
     key: str,
 ) -> None:
-    record_partition(context, planned[key], made)
+    record_partition(
+        context, planned[key], made._replace(metadata={**requested(context.op.tags), **(made.metadata or {})})
+    )
 
 
 def _name(fn: Any) -> str:

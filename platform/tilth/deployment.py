@@ -4,9 +4,9 @@ Every value has an embedded default, so that a laptop needs no configuration; a 
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,6 +17,22 @@ def _project_root() -> Path:
     """
     here = Path.cwd()
     return next((d for d in (here, *here.parents) if (d / "workspace.yaml").is_file()), here)
+
+
+class NodePool(BaseModel):
+    """Nodes of one kind of a cluster: how they are selected, what their pods must tolerate, and what they have.
+
+    `gpu_type` is None for nodes without GPUs; `spot` nodes may be taken away. The `default` pool is where all work goes
+    that asks for nothing else: the chart puts its selector on every run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gpu_type: str | None = None
+    spot: bool = False
+    default: bool = False
+    selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
 
 
 class Deployment(BaseSettings):
@@ -35,6 +51,13 @@ class Deployment(BaseSettings):
     models_uri: str = ""
     # Of a backfill, how many models one run trains; 0 is all of them. On a cluster each run has pods of its own.
     models_per_run: int = Field(default=0, ge=0)
+    # Where steps run: "warm" in processes of the run's machine; "lanes" on Kubernetes, what asks for more in own pods.
+    executor: Literal["warm", "lanes"] = "warm"
+    # A JSON object, name to pool.
+    node_pools: dict[str, NodePool] = {}
+    # How much a step that ran out of memory is given at most, and how long one may wait for a node.
+    memory_ceiling: str = Field(default="64Gi", pattern="^[1-9][0-9]*(Mi|Gi|Ti)$")
+    unschedulable_after: str = Field(default="10m", pattern="^[1-9][0-9]*[smh]$")
     # Of an incoming webhook: who knows it can post there.
     alerts_uri: SecretStr = SecretStr("")
     # Credentials come from where AWS' own tools look for them: variables, a profile, the machine's or pod's role.

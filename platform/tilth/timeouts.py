@@ -61,7 +61,7 @@ def execute_in_time(executor: dg.Executor, plan_context: Any, execution_plan: An
         step = step_context.step
         if step.key in killed:
             killed.remove(step.key)
-            message = _explanation(_assets(step) or step.key, step_context.dagster_run.tags, limits[step.key])
+            message = explanation(assets_of(step) or step.key, step_context.dagster_run.tags, limits[step.key])
             err_info = err_info._replace(message=message, stack=[], cls_name="StepTimedOut")
         return record(step_context, err_info, known_state)
 
@@ -87,7 +87,7 @@ def _end_when_due(pid: int, key: str, limit_seconds: float, ended: threading.Eve
     if ended.wait(limit_seconds):
         return
     killed.add(key)
-    processes = [pid, *_descendants(pid)]
+    processes = [pid, *descendants(pid)]
     # The alarm first: Dagster reports a process that was killed by SIGKILL as short of memory.
     for number in (signal.SIGALRM, signal.SIGKILL):
         for process in processes:
@@ -97,7 +97,7 @@ def _end_when_due(pid: int, key: str, limit_seconds: float, ended: threading.Eve
             return
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """The processes that this one started, and those that they did. Without /proc (macOS) none are found."""
     children: dict[int, list[int]] = defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -112,11 +112,13 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _assets(step: Any) -> str:
+def assets_of(step: Any) -> str:
+    """The keys of the assets that a step makes, as text."""
     return ", ".join(sorted(output.asset_key.to_user_string() for output in step.step_outputs if output.asset_key))
 
 
-def _explanation(what: str, tags: Mapping[str, str], limit: str) -> str:
+def explanation(what: str, tags: Mapping[str, str], limit: str) -> str:
+    """What the failure of a step says that ran longer than its `limit`; `tags` are the run's."""
     ends = [tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
     partition = tags.get("dagster/partition") or (f"{ends[0]} to {ends[1]}" if ends[0] else "")
     return (

@@ -9,6 +9,7 @@ Runs take their turn by when they started, so that of two the earlier never wait
 import os
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 from dagster._core.events import EngineEventData
@@ -31,8 +32,10 @@ def wait_for_turn(instance: dg.DagsterInstance, run_id: str) -> None:
     finished: set[str] = set()
     said = ""
     while earlier := [found for found in _started_before(instance, run_id) if found.run_id not in finished]:
-        own = _planned(instance, run_id) if own is None else own
-        common = next(((run, what) for run in earlier if (what := _common(own, _planned(instance, run.run_id)))), None)
+        own = planned_partitions(instance, run_id) if own is None else own
+        common = next(
+            ((run, what) for run in earlier if (what := _common(own, planned_partitions(instance, run.run_id)))), None
+        )
         if common is None:
             return
         run, what = common
@@ -56,7 +59,7 @@ def _started_before(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.Da
             yield record.dagster_run
 
 
-def _planned(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, set[str]]:
+def planned_partitions(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, set[str]]:
     """By asset, the partitions that the run was made for; of an asset without any, "" stands for it."""
     planned: dict[dg.AssetKey, set[str]] = {}
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED):
@@ -66,6 +69,12 @@ def _planned(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, set
             keys = [event.partition or ""] if subset is None else subset.get_partition_keys()
             planned.setdefault(event.asset_key, set()).update(keys)
     return planned
+
+
+def partitions_of(step: Any, planned: Mapping[dg.AssetKey, set[str]]) -> list[str]:
+    """The keys that a step of the run makes, of all its assets; none where they have no partitions."""
+    assets = {output.asset_key for output in step.step_outputs if output.asset_key}
+    return sorted({key for asset in assets for key in planned.get(asset, ()) if key})
 
 
 def _common(own: Mapping[dg.AssetKey, set[str]], other: Mapping[dg.AssetKey, set[str]]) -> str:

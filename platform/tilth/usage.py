@@ -16,6 +16,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from tilth.compute import requested
+
 _INTERVAL_SECONDS = 0.1
 _KEPT = 24 * 3600 * 10  # a day of samples; of a longer step the beginning is not known
 _MEMORY = Path("/proc/self/statm")
@@ -67,14 +69,15 @@ def watch() -> None:
     _sampler.start()
 
 
-def step_usage(context: dg.OutputContext) -> Mapping[str, float | int]:
+def step_usage(context: dg.OutputContext) -> Mapping[str, float | int | str]:
     """What the step has used so far, for its materializations' metadata.
 
     Of a step over several partitions all of them carry the same figures: those of the whole step.
 
     Returns:
         step/seconds (wall clock), step/cpu_seconds (child processes that ended included), step/peak_memory_bytes (of
-        the process; what it held before the step included) and step/partitions (1 where there are none).
+        the process; what it held before the step included) and step/partitions (1 where there are none). With
+        `compute(...)` on the asset also step/requested, as text.
     """
     watch()
     step = context.step_context
@@ -92,4 +95,5 @@ def step_usage(context: dg.OutputContext) -> Mapping[str, float | int]:
         "step/cpu_seconds": round(now.cpu_seconds - before.cpu_seconds, 3),
         "step/peak_memory_bytes": now.peak_bytes if grew else max([*during, now.memory_bytes]),
         "step/partitions": len(context.asset_partition_keys) if context.has_asset_partitions else 1,
+        **requested(step.step.tags),
     }

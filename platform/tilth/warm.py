@@ -9,8 +9,9 @@ from typing import Any
 
 import dagster as dg
 
+from tilth.compute import request_of, shortages
 from tilth.timeouts import execute_in_time
-from tilth.turns import wait_for_turn
+from tilth.turns import partitions_of, planned_partitions, wait_for_turn
 
 
 def warm_executor(code_location: str, *modules: str, max_concurrent: int | None = None) -> dg.ExecutorDefinition:
@@ -21,15 +22,10 @@ def warm_executor(code_location: str, *modules: str, max_concurrent: int | None 
     it runs longer; and a run waits for those before it that make the same partitions (tilth/turns.py).
 
     Args:
-        code_location: the module of the code location, as in workspace.yaml: `assets.flights.definitions`. What it
-            imports, and the `dg.Definitions` in it, are there when a step begins.
-        modules: what the assets and resources import only when they run, such as `deltalake` or `pyarrow.dataset`. A
-            name that cannot be imported is passed over; the step then says so itself. Not those that start threads when
-            they are imported: a fork does not take them along.
+        code_location, modules: as `executor_of` takes them.
         max_concurrent: steps at once in one run; as many as there are cores when left out.
     """
-    # Dagster, which is loaded by now, stays: while the rest is, collecting garbage would look through it over and over.
-    gc.freeze()
+    preload = warm_up(code_location, *modules)
     schema: Any = dg.multiprocess_executor.config_schema
     warm = dg.ExecutorDefinition(
         name="warm",
@@ -38,15 +34,22 @@ def warm_executor(code_location: str, *modules: str, max_concurrent: int | None 
         executor_creation_fn=_create,
         description="Each step in a process of its own, forked from one that is warm.",
     )
+    return warm.configured(
+        {"start_method": {"forkserver": {"preload_modules": preload}}, "max_concurrent": max_concurrent}, name="warm"
+    )
+
+
+def warm_up(code_location: str, *modules: str) -> list[str]:
+    """What the fork server is to import; where this process executes a run, the server begins with it now."""
+    # Dagster, which is loaded by now, stays: while the rest is, collecting garbage would look through it over and over.
+    gc.freeze()
     # The rehearsal comes last, because it looks for the definitions that were imported before it.
     preload = ["__main__", "tilth.no_collection", code_location, *modules, "tilth.rehearsal"]
     if _is_of_a_run():
         # Dagster starts the server at the first step: by now it loads the definitions while this process does.
         forkserver.set_forkserver_preload(preload)
         forkserver.ensure_running()
-    return warm.configured(
-        {"start_method": {"forkserver": {"preload_modules": preload}}, "max_concurrent": max_concurrent}, name="warm"
-    )
+    return preload
 
 
 def _create(context: dg.InitExecutorContext) -> dg.Executor:
@@ -67,8 +70,18 @@ class _Warm(dg.Executor):
         return self._executor.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        _warn_of_shortages(plan_context, execution_plan)
         wait_for_turn(plan_context.instance, plan_context.run_id)
         yield from execute_in_time(self._executor, plan_context, execution_plan)
+
+
+def _warn_of_shortages(plan_context: Any, execution_plan: Any) -> None:
+    """Say what steps ask for that this machine does not have. They run all the same: often with less data here."""
+    asking = [(step, request) for step in execution_plan.steps if (request := request_of(step.tags))]
+    planned = planned_partitions(plan_context.instance, plan_context.run_id) if asking else {}
+    for step, request in asking:
+        if short := shortages(request.of(partitions_of(step, planned))):
+            plan_context.log.warning(f"{step.key} asks for {' and '.join(short)}. It runs with what there is.")
 
 
 def _is_of_a_run() -> bool:

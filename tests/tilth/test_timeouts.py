@@ -83,6 +83,6 @@ def test_another_text_is_an_error_where_the_asset_is_defined(limit: str) -> None
 
 
 def test_the_explanation_names_a_range_of_partitions_and_an_asset_without_any() -> None:
-    why = timeouts._explanation("letters", range_tags("a", "c"), "10m")
+    why = timeouts.explanation("letters", range_tags("a", "c"), "10m")
     assert why.startswith("letters a to c ran longer than its timeout of 10m")
-    assert timeouts._explanation("letters", {}, "10m").startswith("letters ran longer")
+    assert timeouts.explanation("letters", {}, "10m").startswith("letters ran longer")

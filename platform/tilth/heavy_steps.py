@@ -1,0 +1,111 @@
+"""Steps in pods of their own: Dagster's step Jobs, with what is asked for each attempt and what becomes of each pod.
+
+What here is not Dagster's public API docs/upgrading.md names.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.executor.step_delegating import StepHandlerContext
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.executor import K8sStepHandler
+from dagster_k8s.job import UserDefinedDagsterK8sConfig
+
+from tilth.step_pods import Ending, ending_of
+
+_LISTED_SECONDS = 1.0
+_DELETED_SECONDS = 60.0
+
+
+class HeavySteps(K8sStepHandler):
+    """The Jobs of one run's heavy steps. Each belongs to the run's pod: with that deleted, Kubernetes deletes them."""
+
+    def __init__(self, launcher: K8sRunLauncher, unschedulable_seconds: float) -> None:
+        super().__init__(
+            image=None,
+            container_context=K8sContainerContext(),
+            load_incluster_config=launcher.load_incluster_config,
+            kubeconfig_file=launcher.kubeconfig_file,
+            enable_owner_references=True,
+        )
+        self._namespace = str(launcher.job_namespace)
+        self._cluster: Any = self._api_client
+        self._unschedulable_seconds = unschedulable_seconds
+        self._configs: dict[str, UserDefinedDagsterK8sConfig] = {}
+        self._launched: dict[str, float] = {}
+        self._first: dict[str, str] = {}
+        self._listed: tuple[float, Mapping[str, Sequence[Any]]] = (0.0, {})
+
+    def launch(self, context: StepHandlerContext, config: Mapping[str, Any]) -> Iterator[dg.DagsterEvent]:
+        """Create the Job of the step's next attempt, by a `dagster-k8s/config`."""
+        key = self._get_step_key(context)
+        watched = ["tini", "--", "python", "-m", "tilth.step_process", context.execute_step_args.run_id]
+        self._configs[key] = UserDefinedDagsterK8sConfig.from_dict(
+            {
+                **config,
+                "container_config": {**config["container_config"], "command": watched},
+                # A step asks nothing of the cluster; the executor did.
+                "pod_spec_config": {**config["pod_spec_config"], "automount_service_account_token": False},
+                "job_spec_config": {"backoff_limit": 0},
+            }
+        )
+        self._launched[key] = time.monotonic()
+        self._first.pop(key, None)
+        yield from self.launch_step(context)
+
+    def pod(self, context: StepHandlerContext) -> Any:
+        """The pod of the step's present attempt; None while there is none."""
+        key = self._get_step_key(context)
+        pods = self._pods(context.execute_step_args.run_id).get(self._get_k8s_step_job_name(context), [])
+        if pods and key not in self._first:
+            self._first[key] = min(pods, key=lambda pod: pod.metadata.creation_timestamp).metadata.uid
+        return next((pod for pod in pods if pod.metadata.uid == self._first.get(key)), None)
+
+    def ending(self, context: StepHandlerContext) -> Ending | None:
+        """How the present attempt ended; None while it may still do its work."""
+        key = self._get_step_key(context)
+        pod = self.pod(context)
+        if pod is None and key in self._first:
+            return Ending("lost", "its pod was deleted")
+        if pod is None and time.monotonic() - self._launched[key] > self._unschedulable_seconds:
+            return Ending("unschedulable", self._why_no_pod(self._get_k8s_step_job_name(context)))
+        return ending_of(pod, self._unschedulable_seconds) if pod is not None else None
+
+    def end_steps_of(self, run_id: str) -> None:
+        """Delete the Jobs of another run, and return when their pods are gone."""
+        of_run = f"dagster/run-id={run_id},app.kubernetes.io/component=step_worker"
+        jobs = self._cluster.batch_api.list_namespaced_job(self._namespace, label_selector=of_run).items
+        for job in jobs:
+            self._cluster.delete_job(job.metadata.name, self._namespace)
+        until = time.monotonic() + _DELETED_SECONDS
+        while jobs and self._list(run_id) and time.monotonic() < until:
+            time.sleep(_LISTED_SECONDS)
+
+    def _get_container_context(self, step_handler_context: StepHandlerContext) -> K8sContainerContext:
+        asked = K8sContainerContext(run_k8s_config=self._configs[self._get_step_key(step_handler_context)])
+        return super()._get_container_context(step_handler_context).merge(asked)
+
+    def _pods(self, run_id: str) -> Mapping[str, Sequence[Any]]:
+        """By name of the Job, all pods of the run's steps: one question for all of them."""
+        at, listed = self._listed
+        if time.monotonic() - at > _LISTED_SECONDS:
+            by_job = defaultdict(list)
+            for pod in self._list(run_id):
+                by_job[pod.metadata.labels["job-name"]].append(pod)
+            listed = by_job
+            self._listed = (time.monotonic(), listed)
+        return listed
+
+    def _list(self, run_id: str) -> Sequence[Any]:
+        of_run = f"dagster/run-id={run_id},app.kubernetes.io/component=step_worker"
+        return self._cluster.core_api.list_namespaced_pod(self._namespace, label_selector=of_run).items
+
+    def _why_no_pod(self, job_name: str) -> str:
+        of_job = f"involvedObject.kind=Job,involvedObject.name={job_name}"
+        events = self._cluster.core_api.list_namespaced_event(self._namespace, field_selector=of_job).items
+        said = [event.message for event in events if event.type == "Warning"]
+        return said[-1] if said else "no pod was made of its Job, and Kubernetes does not say why"

@@ -1,0 +1,293 @@
+"""Steps on Kubernetes in two lanes: those that ask for a machine in pods of their own, the others in the run's pod.
+
+Dagster's executors know one lane each: a process per step, or a pod per step, which takes ten times as long to start.
+
+A step in a pod of its own is started again where that helps:
+
+- It took more memory than it was given: with twice as much, up to the deployment's ceiling. What it then needed is
+  kept; the next run begins with it, and says so.
+- Its pod was evicted, preempted or deleted: up to five times, after the second on nodes that stay.
+
+Where its image cannot be pulled, or no node takes it for a set time, it fails with what Kubernetes says. All else is
+for the asset's retry policy. What here is not Dagster's public API docs/upgrading.md names.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import dagster as dg
+from dagster._core.events import EngineEventData
+from dagster._core.execution.plan.objects import StepFailureData, StepRetryData
+from dagster._core.execution.retries import RetryMode
+from dagster._core.executor.step_delegating import (
+    CheckStepHealthResult,
+    StepDelegatingExecutor,
+    StepHandler,
+    StepHandlerContext,
+)
+from dagster_shared.error import SerializableErrorInfo
+
+from tilth import timeouts
+from tilth.compute import TAG, Request, as_quantity, pool_for, quantity, request_of, step_config
+from tilth.deployment import Deployment
+from tilth.light_steps import LightSteps
+from tilth.step_pods import Ending, memory_limit, unschedulable
+from tilth.turns import partitions_of, planned_partitions, wait_for_turn
+from tilth.warm import warm_up
+
+POLL_SECONDS = 0.2
+HEALTH_SECONDS = 2
+LOSSES_ON_SPOT, LOSSES = 2, 5
+_ENDED = {
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+    dg.DagsterEventType.STEP_SKIPPED,
+}
+
+
+def lanes_executor(code_location: str, *modules: str) -> dg.ExecutorDefinition:
+    """The executor of a code location on Kubernetes; the arguments are those of `executor_of`.
+
+    Steps whose asset has `op_tags=compute(...)` get a Kubernetes Job each, as many at once as the cluster takes. The
+    others run in the run's pod, as many at once as it has cores, forked from a process that is warm.
+    """
+    warm_up(code_location, *modules)
+    return dg.ExecutorDefinition(
+        name="lanes",
+        requirements=dg.multiple_process_executor_requirements(),
+        executor_creation_fn=lambda _: _Lanes(Deployment()),
+        description="Steps that ask for a machine in pods of their own; the others warm in the run's pod.",
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What is to happen with a step that ended without a record: `again` at once, or by the asset's retry `policy`."""
+
+    then: Literal["again", "policy", "fail"]
+    said: str
+
+
+class _Lanes(StepDelegatingExecutor):
+    def __init__(self, deployment: Deployment) -> None:
+        self._lanes = _Steps(deployment)
+        super().__init__(
+            self._lanes,
+            retries=RetryMode.ENABLED,
+            sleep_seconds=POLL_SECONDS,
+            check_step_health_interval_seconds=HEALTH_SECONDS,
+        )
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Generator[dg.DagsterEvent]:
+        self._lanes.end_parent(plan_context)
+        wait_for_turn(plan_context.instance, plan_context.run_id)
+        for event in super().execute(plan_context, execution_plan):
+            if event.is_step_success:
+                self._lanes.remember(plan_context.instance, event.step_key or "")
+            yield event
+
+    def log_failure_or_retry_event_after_error(
+        self, step_context: Any, err_info: Any, known_state: Any
+    ) -> dg.DagsterEvent:
+        problem = self._lanes.problems.pop(step_context.step.key, None)
+        if problem is None:
+            return super().log_failure_or_retry_event_after_error(step_context, err_info, known_state)
+        error = SerializableErrorInfo(message=problem.said + "\n", stack=[], cls_name="StepEnded")
+        if problem.then == "again":
+            return dg.DagsterEvent.step_retry_event(step_context, StepRetryData(error=error))
+        if problem.then == "fail":
+            return dg.DagsterEvent.step_failure_event(
+                step_context, StepFailureData(error=error, user_failure_data=None)
+            )
+        return super().log_failure_or_retry_event_after_error(step_context, error, known_state)
+
+
+class _Steps(StepHandler):
+    """Starts each step in its lane, looks how it does, and keeps for its next attempt what was learnt from this one."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        from joblib import cpu_count  # by the pod's limit; 0.2 s to import, which definitions need not pay
+
+        self._light = LightSteps(cpu_count())
+        self._heavy: Any = None
+        self._partitions: dict[dg.AssetKey, set[str]] | None = None
+        # By step: what it is given, what it was given more than it asked for, how often its pod was lost.
+        self._given: dict[str, Request] = {}
+        self._learnt: dict[str, str] = {}
+        self._losses: Counter[str] = Counter()
+        self._told: set[str] = set()
+        self.problems: dict[str, _Problem] = {}
+
+    @property
+    def name(self) -> str:
+        return "lanes"
+
+    def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
+        context, step = step_handler_context, _step(step_handler_context)
+        request = request_of(step.tags)
+        if request is None:
+            log = context.get_step_context(step.key)
+            yield dg.DagsterEvent.step_worker_starting(log, f"Executing {step.key} in the run's pod.", metadata={})
+            limit = timeouts.seconds(step.tags[timeouts.TAG]) if timeouts.TAG in step.tags else None
+            self._light.start(step.key, context.execute_step_args.get_command_args()[-1], limit)
+            return
+        if step.key not in self._given:
+            self._given[step.key] = self._first_request(context, step, request)
+        given = self._given[step.key]
+        on_demand = self._losses[step.key] >= LOSSES_ON_SPOT
+        pools = self._deployment.node_pools
+        shown = {"given": str(given), "node pool": pool_for(given, pools, on_demand=on_demand) or "default"}
+        yield _told(context, step, f"{_what(context, step)} is given {given}.", **shown)
+        self._told.discard(step.key)
+        yield from self._pods(context).launch(context, step_config(given, pools, on_demand=on_demand))
+
+    def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
+        context, step = step_handler_context, _step(step_handler_context)
+        problem = self._light_problem(context, step) if TAG not in step.tags else self._heavy_problem(context, step)
+        if problem is None or _has_ended(context, step.key):
+            return CheckStepHealthResult.healthy()
+        self.problems[step.key] = problem
+        return CheckStepHealthResult.unhealthy(problem.said)
+
+    def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
+        step = _step(step_handler_context)
+        if TAG not in step.tags:
+            self._light.stop(step.key)
+            return
+        yield from self._pods(step_handler_context).terminate_step(step_handler_context)
+
+    def end_parent(self, plan_context: Any) -> None:
+        """Where this run tries another one again, whose pod died: its steps end before they are done once more."""
+        parent = plan_context.dagster_run.parent_run_id
+        if parent is not None and any(TAG in step.tags for step in plan_context.execution_plan.steps):
+            self._heavy_of(plan_context.instance).end_steps_of(parent)
+
+    def remember(self, instance: dg.DagsterInstance, step_key: str) -> None:
+        """Keep how much memory the step needed, if that was more than it asked for."""
+        if step_key in self._learnt:
+            instance.daemon_cursor_storage.set_cursor_values({f"tilth/memory/{step_key}": self._learnt[step_key]})
+
+    def _first_request(self, context: StepHandlerContext, step: Any, request: Request) -> Request:
+        """What the first attempt is given: what is asked for, or what it needed when it last asked for the same."""
+        if self._partitions is None:
+            self._partitions = planned_partitions(context.instance, context.dagster_run.run_id)
+        asked = request.of(partitions_of(step, self._partitions))
+        place = f"tilth/memory/{step.key}"
+        found = context.instance.daemon_cursor_storage.get_cursor_values({place}).get(place)
+        learnt = json.loads(found) if found else {}
+        if learnt.get("asked") != step.tags[TAG]:
+            return asked
+        self._learnt[step.key] = found or ""
+        needed = as_quantity(int(quantity(asked.memory) * learnt["times"])) if asked.memory else learnt["worked"]
+        _told(
+            context, step,
+            f"{_what(context, step)} needed {needed} of memory before, and begins with it. Ask for it: "
+            f'op_tags=compute(memory="{needed}", ...).',
+        )  # fmt: skip
+        return replace(asked, memory=needed)
+
+    def _light_problem(self, context: StepHandlerContext, step: Any) -> _Problem | None:
+        if self._light.overdue(step.key):
+            self._light.stop(step.key)
+            tags = context.dagster_run.tags
+            return _Problem("policy", timeouts.explanation(_names(step), tags, step.tags[timeouts.TAG]).strip())
+        if not (death := self._light.death(step.key)):
+            return None
+        return _Problem(
+            "policy",
+            f"The process of {_what(context, step)} {death}, in the run's pod. If it needed more memory than is left "
+            'there, give it a pod of its own: op_tags=compute(memory="4Gi") on the asset.',
+        )
+
+    def _heavy_problem(self, context: StepHandlerContext, step: Any) -> _Problem | None:
+        heavy, what = self._pods(context), _what(context, step)
+        ending: Ending | None = heavy.ending(context)
+        pod = heavy.pod(context)
+        if ending is None:
+            if pod is not None and step.key not in self._told and (said := unschedulable(pod)):
+                self._told.add(step.key)
+                _told(context, step, f"{what} waits for a node: {said}")
+            return None
+        if ending.how == "memory":
+            return self._more_memory(what, step, memory_limit(pod))
+        if ending.how == "ended":
+            return _Problem("policy", f"{what}: {ending.said}.")
+        if ending.how == "late":
+            tags = context.dagster_run.tags
+            return _Problem(
+                "policy", timeouts.explanation(_names(step), tags, self._given[step.key].timeout or "").strip()
+            )
+        # Its Job would wait on, or make another pod.
+        list(heavy.terminate_step(context))
+        if ending.how == "image":
+            return _Problem("fail", f"{what}: its image cannot be used. {ending.said}")
+        if ending.how == "unschedulable":
+            after = self._deployment.unschedulable_after
+            return _Problem("fail", f"{what} ({self._given[step.key]}) found no node within {after}: {ending.said}")
+        self._losses[step.key] += 1
+        if self._losses[step.key] > LOSSES:
+            return _Problem("policy", f"{what} lost its pod {LOSSES + 1} times, now because {ending.said}.")
+        moved = self._given[step.key].spot and self._losses[step.key] == LOSSES_ON_SPOT
+        return _Problem("again", f"{what}: {ending.said}. It begins again{', on nodes that stay' if moved else ''}.")
+
+    def _more_memory(self, what: str, step: Any, limit: str | None) -> _Problem:
+        had, most = quantity(limit) if limit else 0, quantity(self._deployment.memory_ceiling)
+        if not had or had >= most:
+            return _Problem(
+                "policy",
+                f"{what} needed more than {limit or 'its node has'} of memory, and more is not given "
+                f"(TILTH_MEMORY_CEILING is {self._deployment.memory_ceiling}). Run fewer partitions at once, or raise "
+                "it.",
+            )
+        more = as_quantity(min(2 * had, most))
+        given = self._given[step.key]
+        asked = quantity(given.memory) if given.memory else had
+        times = quantity(more) / asked * json.loads(self._learnt.get(step.key, '{"times": 1}'))["times"]
+        self._learnt[step.key] = json.dumps({"asked": step.tags[TAG], "worked": more, "times": times})
+        self._given[step.key] = replace(given, memory=more)
+        return _Problem("again", f"{what} needed more than {limit} of memory. It begins again with {more}.")
+
+    def _pods(self, context: StepHandlerContext) -> Any:
+        return self._heavy_of(context.instance)
+
+    def _heavy_of(self, instance: dg.DagsterInstance) -> Any:
+        if self._heavy is None:
+            from tilth.heavy_steps import HeavySteps  # dagster_k8s is for the runs that have such steps
+
+            launcher: Any = instance.run_launcher
+            self._heavy = HeavySteps(launcher, timeouts.seconds(self._deployment.unschedulable_after))
+        return self._heavy
+
+
+def _step(context: StepHandlerContext) -> Any:
+    keys: Any = context.execute_step_args.step_keys_to_execute
+    return context.get_step_context(keys[0]).step
+
+
+def _names(step: Any) -> str:
+    return timeouts.assets_of(step) or step.key
+
+
+def _what(context: StepHandlerContext, step: Any) -> str:
+    """The step by its assets and the run's partitions."""
+    tags = context.dagster_run.tags
+    ends = [tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
+    return f"{_names(step)} {tags.get('dagster/partition') or (f'{ends[0]} to {ends[1]}' if ends[0] else '')}".strip()
+
+
+def _told(context: StepHandlerContext, step: Any, message: str, **metadata: str) -> dg.DagsterEvent:
+    log: Any = context.get_step_context(step.key)
+    return dg.DagsterEvent.engine_event(log, message, EngineEventData(metadata))
+
+
+def _has_ended(context: StepHandlerContext, key: str) -> bool:
+    """Whether the present attempt's end is in the log, and only has not been read yet."""
+    known = context.execute_step_args.known_state
+    attempts = known.get_retry_state().get_attempt_count(key) if known else 0
+    entries = context.instance.all_logs(context.dagster_run.run_id, of_type=_ENDED)
+    return sum(entry.step_key == key for entry in entries) > attempts

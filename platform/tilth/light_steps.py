@@ -1,0 +1,86 @@
+"""Steps in processes of the run's own pod, forked from one that is warm: what asks for no machine starts at once."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+from tilth.timeouts import descendants
+
+_GRACE_SECONDS = 5.0
+
+
+@dataclass
+class _Light:
+    limit_seconds: float | None
+    pid: int | None = None
+    began: float = 0.0
+    exit_code: int | None = None
+    told_to_stop: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class LightSteps:
+    """The light steps of one run: `slots` at once, the others wait for their turn in the order they came."""
+
+    def __init__(self, slots: int) -> None:
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="light step")
+        self._steps: dict[str, _Light] = {}
+
+    def start(self, step_key: str, arguments: str, limit_seconds: float | None) -> None:
+        """Execute the step as `dagster api execute_step --compressed-input-json ARGUMENTS` would."""
+        step = self._steps[step_key] = _Light(limit_seconds)
+        self._pool.submit(_follow, step, arguments)
+
+    def overdue(self, step_key: str) -> bool:
+        """Whether the step has run for longer than its timeout."""
+        step = self._steps[step_key]
+        running = step.pid is not None and not step.ended.is_set()
+        return running and step.limit_seconds is not None and time.monotonic() - step.began > step.limit_seconds
+
+    def death(self, step_key: str) -> str:
+        """How the step's process died; empty while it lives, and when it ended by itself: the log then says how."""
+        code = self._steps[step_key].exit_code
+        if not code:
+            return ""
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def stop(self, step_key: str) -> None:
+        """End the step with the processes that it started: asked first, so that it can say so, and then at once."""
+        step = self._steps[step_key]
+        step.told_to_stop = True
+        if step.pid is None or step.ended.is_set():
+            return
+        below = descendants(step.pid)
+        for number, pids in ((signal.SIGTERM, [step.pid]), (signal.SIGKILL, [step.pid, *below])):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            step.ended.wait(_GRACE_SECONDS)
+
+
+def _follow(step: _Light, arguments: str) -> None:
+    """Start the process and wait for its end. No other thread asks for it: the first that reads how it ended has it."""
+    try:
+        if not step.told_to_stop:
+            process = get_context("forkserver").Process(target=_execute, args=(arguments,))
+            step.began = time.monotonic()
+            process.start()
+            step.pid = process.pid
+            process.join()
+            step.exit_code = process.exitcode
+    finally:
+        step.ended.set()
+
+
+def _execute(arguments: str) -> None:
+    from dagster._cli import api
+
+    execute: Callable[..., Any] = api.execute_step_command.main
+    execute(["--compressed-input-json", arguments], standalone_mode=False)
