@@ -1,0 +1,225 @@
+"""The platform on the cluster that KUBECONFIG names, as a person has it: by kubectl, helm and the UI's own API."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm"
+RELEASE = "tilth"
+_TOOLS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "kubernetes-test-cluster/bin")
+
+
+def program(name: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path=str(_TOOLS))
+    if found is None:
+        raise RuntimeError(f"{name} is needed for these tests, and is not on the PATH.")
+    return found
+
+
+def until(found: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+    """What `found` gives once it gives something; fails when it never does."""
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
+        time.sleep(1)
+    return value
+
+
+@dataclass
+class Platform:
+    """One release of the chart, in a namespace of its own."""
+
+    namespace: str
+    values: dict[str, Any]
+    forward: subprocess.Popen[str] | None = None
+    address: str = ""
+    runs: list[str] = field(default_factory=list)
+
+    def kubectl(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
+        done = subprocess.run(
+            [program("kubectl"), "--namespace", self.namespace, *arguments],
+            capture_output=True, text=True, check=False, input=text,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"kubectl {arguments}: {done.stderr}"
+        return done.stdout
+
+    def get(self, kind: str, *arguments: str) -> list[Any]:
+        return json.loads(self.kubectl("get", kind, *arguments, "--output", "json"))["items"]
+
+    def helm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [program("helm"), "--namespace", self.namespace, *arguments], capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, f"helm {arguments}: {done.stderr}\n{self.kubectl('get', 'pods')}"
+        return done
+
+    def install(self, command: str = "install", **more: Any) -> None:
+        """`helm install`, or `upgrade`, with the trial's values and these; until all of it is ready."""
+        values = json.dumps({**self.values, **more})
+        files = ["--values", str(CHART / "values-trial.yaml"), "--values", "/dev/stdin"]
+        done = subprocess.run(
+            [program("helm"), "--namespace", self.namespace, command, RELEASE, str(CHART), *files, "--wait", "--timeout", "5m"],
+            input=values, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"helm {command}: {done.stderr}\n{self.kubectl('get', 'pods')}"
+        self.close()
+
+    def close(self) -> None:
+        if self.forward is not None:
+            self.forward.terminate()
+            self.forward.wait()
+            self.forward = None
+
+    def graphql(self, query: str, **variables: Any) -> Any:
+        """What the UI's API answers; asked again while the webserver is being replaced."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        end = time.monotonic() + 90
+        while True:
+            try:
+                request = urllib.request.Request(f"{self._address()}/graphql", body, {"Content-Type": "application/json"})
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)["data"]
+            except OSError:
+                self.close()
+                assert time.monotonic() < end, "the webserver did not answer for 90 s"
+                time.sleep(1)
+
+    def _address(self) -> str:
+        if self.forward is None or self.forward.poll() is not None:
+            self.forward = subprocess.Popen(
+                [program("kubectl"), "--namespace", self.namespace, "port-forward", f"service/{RELEASE}-webserver", ":80"],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+            found = re.search(r"127\.0\.0\.1:\d+", self.forward.stdout.readline() if self.forward.stdout else "")
+            if found is None:
+                raise ConnectionError("kubectl port-forward ended")
+            self.address = f"http://{found[0]}"
+        return self.address
+
+    def launch(self, *assets: str, partition: str = "", tags: dict[str, str] | None = None, job: str = "") -> str:
+        """Materialize assets of the location `trial`, or run its job, as the UI does; the run's id."""
+        selector: dict[str, Any] = {
+            "repositoryLocationName": "trial",
+            "repositoryName": "__repository__",
+            "pipelineName": job or "__ASSET_JOB",
+        }
+        if assets:
+            selector["assetSelection"] = [{"path": asset.split("/")} for asset in assets]
+            selector["assetCheckSelection"] = []
+        tags = {**({"dagster/partition": partition} if partition else {}), **(tags or {})}
+        launched = self.graphql(
+            """mutation($run: ExecutionParams!) { launchPipelineExecution(executionParams: $run) {
+                 __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
+            run={
+                "selector": selector, "runConfigData": {}, "mode": "default",
+                "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+            },
+        )["launchPipelineExecution"]  # fmt: skip
+        assert "run" in launched, launched
+        return launched["run"]["runId"]
+
+    def status(self, run: str) -> str:
+        query = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+        return self.graphql(query, run=run)["runOrError"]["status"]
+
+    def ended(self, run: str, seconds: float = 240) -> str:
+        """How the run ended."""
+        over = ("SUCCESS", "FAILURE", "CANCELED")
+        return until(lambda: (now := self.status(run)) in over and now, f"run {run} ends", seconds)
+
+    def events(self, run: str) -> list[dict[str, Any]]:
+        """The run's events: eventType, stepKey, message, and of failures and retries error."""
+        found = self.graphql(
+            """query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
+                 ... on MessageEvent { message stepKey eventType }
+                 ... on ErrorEvent { error { message } } } } } }""",
+            run=run,
+        )["logsForRun"]["events"]
+        return [event for event in found if event.get("eventType")]
+
+    def said(self, run: str, event_type: str) -> list[str]:
+        """What the run's events of a type say; of failures and retries, their errors."""
+        events = [event for event in self.events(run) if event["eventType"] == event_type]
+        return [event["error"]["message"].strip() if event.get("error") else event["message"] for event in events]
+
+    def retry_of(self, run: str, seconds: float = 120) -> str:
+        """The run that tries this one again."""
+        query = """query($run: String!) { runsOrError(filter: {tags: [{key: "dagster/parent_run_id", value: $run}]}) {
+                     ... on Runs { results { runId } } } }"""
+
+        def found() -> str:
+            results = self.graphql(query, run=run)["runsOrError"]["results"]
+            return results[0]["runId"] if results else ""
+
+        return until(found, f"run {run} is tried again", seconds)
+
+    def cancel(self, run: str) -> None:
+        query = """mutation($run: String!) { terminateRun(runId: $run) { __typename } }"""
+        assert self.graphql(query, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
+    def pods(self, run: str, component: str = "step_worker") -> list[Any]:
+        labels = f"dagster/run-id={run},app.kubernetes.io/component={component}"
+        return self.get("pods", "--selector", labels)
+
+    def running_pod(self, run: str, component: str = "step_worker") -> str:
+        def found() -> str:
+            names = [pod["metadata"]["name"] for pod in self.pods(run, component) if pod["status"]["phase"] == "Running"]
+            return names[0] if names else ""
+
+        return until(found, f"a {component} of run {run} is running", 90)
+
+    def materializations(self, asset: str) -> list[dict[str, Any]]:
+        """Newest first: runId, partition and metadata."""
+        found = self.graphql(
+            """query($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {
+                 assetMaterializations(limit: 1000) { runId partition
+                   metadataEntries { label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } } } } } }""",
+            key={"path": asset.split("/")},
+        )["assetOrError"]
+        return found.get("assetMaterializations", [])
+
+    def in_location(self, location: str, *command: str) -> str:
+        return self.kubectl(
+            "exec", f"deployment/{RELEASE}-location-{location}", "--container", "code-location", "--", *command
+        )
+
+
+def image(name: str, default: str) -> tuple[str, str]:
+    """Repository and tag of an image, from the environment."""
+    repository, _, tag = os.environ.get(name, default).rpartition(":")
+    return repository, tag
+
+
+def restricted(pod: Any) -> Sequence[str]:
+    """What of the restricted Pod Security Standard a live pod does not keep to."""
+    spec, problems = pod["spec"], []
+    context = spec.get("securityContext", {})
+    if any(spec.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
+        problems.append("it shares a namespace of its node")
+    allowed = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret", "csi", "ephemeral"}
+    problems += [f"volume {v['name']}" for v in spec.get("volumes", []) if not (set(v) - {"name"}) <= allowed]
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+        own, name = container.get("securityContext", {}), container["name"]
+        if not own.get("runAsNonRoot", context.get("runAsNonRoot")):
+            problems.append(f"{name} may run as root")
+        if own.get("runAsUser", context.get("runAsUser")) == 0:
+            problems.append(f"{name} runs as root")
+        if own.get("allowPrivilegeEscalation") is not False:
+            problems.append(f"{name} may gain privileges")
+        if "ALL" not in own.get("capabilities", {}).get("drop", []):
+            problems.append(f"{name} keeps capabilities")
+        profile = own.get("seccompProfile", context.get("seccompProfile", {})).get("type")
+        if profile not in ("RuntimeDefault", "Localhost"):
+            problems.append(f"{name} has no seccomp profile")
+        if not own.get("readOnlyRootFilesystem"):  # ours, beyond the standard
+            problems.append(f"{name} can write its root")
+    return problems

@@ -1,0 +1,114 @@
+"""A code location whose assets ask for machines, run out of memory, and take long enough to be killed."""
+
+import os
+import time
+
+import dagster as dg
+import pandas as pd
+from dagster_k8s import k8s_job_executor
+
+from resources.lake import Lake
+from resources.lake_io import LakeIOManager
+from tilth.batches import for_each_partition
+from tilth.compute import compute
+from tilth.deployment import Deployment
+from tilth.executors import executor_of
+
+deployment = Deployment()
+executor = executor_of(deployment, "trial", "deltalake")
+letters = dg.StaticPartitionsDefinition(["a", "b", "c"])
+PARTITIONED = {"partitions_def": letters, "metadata": {"partition_expr": "letter"}}
+
+
+def take(mebibytes: int) -> int:
+    """Take this much memory, as bytes that are written to; how many."""
+    return len(bytearray(b"x") * (mebibytes << 20))
+
+
+def row(context: dg.AssetExecutionContext) -> pd.DataFrame:
+    return pd.DataFrame({"letter": [context.partition_key], "pod": [os.environ["HOSTNAME"]]})
+
+
+@dg.asset(op_tags=compute(memory="512Mi"))
+def hungry() -> pd.DataFrame:
+    """Takes twice of what it asks for, with what Python takes."""
+    return pd.DataFrame({"bytes": [take(600)]})
+
+
+def train(key: str) -> dg.MaterializeResult[pd.DataFrame]:
+    return dg.MaterializeResult(value=pd.DataFrame({"letter": [key], "bytes": [take(600 if key == "c" else 1)]}))
+
+
+@dg.asset(backfill_policy=dg.BackfillPolicy.single_run(), op_tags=compute(cpu=2, memory="640Mi"), **PARTITIONED)
+def hungry_workers(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """One partition of three needs more than its step asks for, in a process of its own."""
+    return for_each_partition(context, train, workers=2)
+
+
+@dg.asset(op_tags=compute(memory="512Mi"))
+def insatiable() -> None:
+    """Takes more than is ever given."""
+    take(4000)
+
+
+@dg.asset(op_tags=compute(gpu=1))
+def on_gpu() -> pd.DataFrame:
+    return pd.DataFrame({"pod": [os.environ["HOSTNAME"]]})
+
+
+@dg.asset(op_tags=compute(memory="512Mi"), **PARTITIONED)
+def slow_in_its_own_pod(context: dg.AssetExecutionContext) -> pd.DataFrame:
+    time.sleep(20)
+    return row(context)
+
+
+@dg.asset(**PARTITIONED)
+def slow_in_the_runs_pod(context: dg.AssetExecutionContext) -> pd.DataFrame:
+    time.sleep(20)
+    return row(context)
+
+
+@dg.asset(op_tags=compute(memory="512Mi", timeout="15s"))
+def late() -> None:
+    time.sleep(600)
+
+
+@dg.asset(op_tags=compute(memory="512Mi", image="nowhere.invalid/nothing:1"))
+def without_image() -> None: ...
+
+
+@dg.asset(op_tags=compute(memory="900Gi"))
+def too_big() -> None: ...
+
+
+def light(number: int) -> dg.AssetsDefinition:
+    @dg.asset(name=f"light_{number}", group_name="lanes", tags={"lanes": ""})
+    def asset() -> pd.DataFrame:
+        return pd.DataFrame({"number": [number]})
+
+    return asset
+
+
+def heavy(number: int) -> dg.AssetsDefinition:
+    @dg.asset(name=f"heavy_{number}", group_name="lanes", tags={"lanes": ""}, op_tags=compute(cpu=0.5, memory="512Mi"))
+    def asset() -> pd.DataFrame:
+        return pd.DataFrame({"number": [number]})
+
+    return asset
+
+
+lanes = [light(number) for number in range(20)] + [heavy(number) for number in range(2)]
+selected = dg.AssetSelection.tag("lanes", "")
+
+defs = dg.Definitions(
+    assets=[
+        hungry, hungry_workers, insatiable, on_gpu, slow_in_its_own_pod, slow_in_the_runs_pod, late, without_image, too_big,
+        *lanes,
+    ],
+    jobs=[
+        dg.define_asset_job("with_lanes", selected),
+        dg.define_asset_job("with_stock_executor", selected, executor_def=k8s_job_executor),
+    ],
+    resources={"io_manager": LakeIOManager(Lake.of(deployment))},
+    executor=executor,
+)  # fmt: skip
