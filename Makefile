@@ -48,6 +48,7 @@ test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service (COVERAGE=yes
 	@$(BIN)/basedpyright --level error
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 4; exit $${PIPESTATUS[0]}
 	@$(BIN)/pytest $(LONGEST) tests --ignore tests/live --ignore tests/postgres --ignore tests/faults \
+	  --ignore tests/kubernetes --ignore tests/helm \
 	  --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	  $(if $(COVERAGE),--cov --cov-report=term,--ignore tests/resources)
 
@@ -66,6 +67,19 @@ test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that
 .PHONY: test-faults
 test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed, writers at once, full disks (needs PostgreSQL's server programs)
 	@$(BIN)/pytest tests/faults/test_kills.py tests/faults --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: image
+image: ## the image tilth:<commit>, by docker, podman or buildah (TARGET=gpu: with PyTorch; BASE=, TAG=)
+	@build=$$(command -v docker || command -v podman || command -v buildah) || \
+	  { echo "docker, podman or buildah is needed to build an image, and none is on the PATH."; exit 1; }; \
+	  $$build build --target $(or $(TARGET),cpu) $(if $(BASE),--build-arg BASE=$(BASE)) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) \
+	  --build-arg LOCK_SHA256=$$(sha256sum requirements/$(if $(filter gpu,$(TARGET)),gpu,runtime).lock | cut -d ' ' -f 1) \
+	  --tag $(or $(TAG),tilth:$$(git rev-parse --short HEAD)) .
+
+.PHONY: test-kubernetes
+test-kubernetes: $(ENVIRONMENT) $(MANIFEST) ## the chart and its failures on the cluster of KUBECONFIG (images: TILTH_IMAGE, TILTH_POSTGRES_IMAGE)
+	@$(BIN)/pytest tests/kubernetes tests/helm
 
 .PHONY: bench
 bench: $(READY) ## every speed and memory bar, measured (minutes; on a quiet machine)

@@ -1,15 +1,20 @@
-"""Trained models on disk: skops files, one per asset and partition, never unpickled."""
+"""Trained models, a file per asset and partition, never unpickled: skops, or safetensors for what is made of arrays."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol, Self
 from urllib.parse import quote
-from uuid import uuid4
 
 import dagster as dg
+import numpy as np
+
+from resources.model_files import ModelFiles, model_files
+from tilth.deployment import Deployment
+
+# Where both are there, the first is the model: see `ModelRegistry.save`.
+TENSORS, SKOPS = ".safetensors", ".skops"
 
 
 @dataclass(frozen=True)
@@ -20,59 +25,123 @@ class StoredModel:
     card: Mapping[str, Any]
 
 
+class TensorModel(Protocol):
+    """An estimator that is stored as named arrays, and a configuration of plain JSON values."""
+
+    def to_tensors(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]: ...
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], configuration: Mapping[str, Any]) -> Self: ...
+
+
 @dataclass(frozen=True)
 class ModelRegistry:
-    """Models under `<uri>/<branch>/<asset key>/<partition>.skops`.
+    """Models under `<uri>/<branch>/<asset key>/<partition>`, in a folder or an object store.
 
-    `trusted` names every type beyond skops' own safe list that a file may hold; a file with any other is refused.
+    `trusted` names every type beyond skops' own safe list that a `.skops` file may hold. `tensor_models` are the types
+    that are stored as `.safetensors` instead, with configuration and card in the file's metadata. A file of any other
+    type is refused: what a file names is looked up here and never imported.
     """
 
     uri: str
     trusted: Sequence[str]
     branch: str = "main"
+    tensor_models: Sequence[type[TensorModel]] = ()
+    s3_endpoint_url: str = ""
+    s3_region: str = ""
 
     def __post_init__(self) -> None:
-        if "://" in self.uri:
-            raise ValueError(f"TILTH_MODELS_URI is {self.uri}: models are stored in a folder; name its path.")
+        model_files(self.uri, self.s3_endpoint_url, self.s3_region)  # an address of no known kind is refused here
 
-    def path(self, key: dg.AssetKey, partition: str) -> Path:
-        """Where the model of a partition lies; the dimensions of its key are folders, quoted as in an address."""
-        *folders, name = (quote(part, safe=" ").replace(".", "%2E") for part in partition.split("|"))
-        return Path(self.uri, self.branch, *key.path, *folders, f"{name}.skops")
+    @classmethod
+    def of(cls, deployment: Deployment, trusted: Sequence[str], tensor_models: Sequence[type[TensorModel]]) -> Self:
+        """The models of a deployment."""
+        return cls(
+            deployment.models_uri,
+            trusted,
+            deployment.branch,
+            tensor_models,
+            deployment.s3_endpoint_url,
+            deployment.s3_region,
+        )
 
-    def save(self, key: dg.AssetKey, partition: str, model: StoredModel) -> Path:
-        """Store the model; a reader sees the old file or the new one, never half of one."""
-        import skops.io  # and with it scikit-learn: for the processes that train or score
+    @cached_property
+    def _files(self) -> ModelFiles:
+        return model_files(self.uri, self.s3_endpoint_url, self.s3_region)
 
-        path = self.path(key, partition)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hidden = path.with_name(f".{path.name}.{uuid4().hex}")
-        try:
-            with hidden.open("xb") as file:
-                file.write(skops.io.dumps({"estimator": model.estimator, "card": json.dumps(dict(model.card))}))
-                file.flush()
-                os.fsync(file.fileno())
-            hidden.replace(path)
-        finally:
-            hidden.unlink(missing_ok=True)
-        return path
+    def _name(self, key: dg.AssetKey, partition: str) -> str:
+        """The dimensions of a partition's key are folders, quoted as in an address."""
+        parts = (quote(part, safe=" ").replace(".", "%2E") for part in partition.split("|"))
+        return "/".join([self.branch, *key.path, *parts])
+
+    def holds(self, key: dg.AssetKey, partition: str) -> bool:
+        """Whether a model of the partition is stored."""
+        return any(self._files.holds(self._name(key, partition) + suffix) for suffix in (TENSORS, SKOPS))
+
+    def save(self, key: dg.AssetKey, partition: str, model: StoredModel) -> str:
+        """Store the model in place of the partition's last one, and return its address.
+
+        A reader sees the old one or the new one. Where they are of different formats the change is the moment at which
+        the safetensors file comes, or goes: as long as it is there, the other is not looked at.
+        """
+        suffix, data = self._written(model)
+        name = self._name(key, partition)
+        self._files.write(name + suffix, data)
+        self._files.remove(name + (SKOPS if suffix == TENSORS else TENSORS))
+        return self._files.address(name + suffix)
 
     def load(self, key: dg.AssetKey, partition: str) -> StoredModel:
         """The model of a partition.
 
         Raises:
             FileNotFoundError: none was stored.
-            skops.io.exceptions.UntrustedTypesFoundException: the file holds a type that is not trusted.
+            skops.io.exceptions.UntrustedTypesFoundException: the skops file holds a type that is not trusted.
+            TypeError: the safetensors file is of a type that is not among `tensor_models`.
         """
-        path = self.path(key, partition)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{key.to_user_string()} {partition} has no model at {path}; materialize that partition first."
-            )
+        name = self._name(key, partition)
+        for suffix in (TENSORS, SKOPS, TENSORS):  # again, for one that came in place of the other meanwhile
+            try:
+                data = self._files.read(name + suffix)
+            except FileNotFoundError:
+                continue
+            return self._of_tensors(data, self._files.address(name + suffix)) if suffix == TENSORS else self._of(data)
+        raise FileNotFoundError(
+            f"{key.to_user_string()} {partition} has no model at {self._files.address(name)}{SKOPS} or {TENSORS}; "
+            "materialize that partition first."
+        )
+
+    def _written(self, model: StoredModel) -> tuple[str, bytes]:
+        card = json.dumps(dict(model.card))
+        if type(model.estimator) not in self.tensor_models:
+            import skops.io  # and with it scikit-learn: for the processes that train or score
+
+            return SKOPS, skops.io.dumps({"estimator": model.estimator, "card": card})
+        import safetensors.numpy  # pyright: ignore[reportMissingImports]
+
+        tensors, configuration = model.estimator.to_tensors()
+        names = {"model": type(model.estimator).__name__, "configuration": json.dumps(configuration), "card": card}
+        return TENSORS, safetensors.numpy.save(tensors, metadata=names)
+
+    def _of(self, data: bytes) -> StoredModel:
         import skops.io
 
-        stored = skops.io.load(path, trusted=list(self.trusted))
+        stored = skops.io.loads(data, trusted=list(self.trusted))
         return StoredModel(stored["estimator"], json.loads(stored["card"]))
+
+    def _of_tensors(self, data: bytes, address: str) -> StoredModel:
+        import safetensors.numpy  # pyright: ignore[reportMissingImports]
+
+        tensors = safetensors.numpy.load(data)  # which also finds a damaged file
+        # The library reads metadata from files on disk only; by its format, eight bytes say how long the header is.
+        stored = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        kinds = {kind.__name__: kind for kind in self.tensor_models}
+        if stored.get("model") not in kinds:
+            raise TypeError(
+                f"{address} is of type {stored.get('model')}, which is not among the types that models may be made of "
+                f"here ({', '.join(sorted(kinds)) or 'none'}); add it to tensor_models of the registry if you trust it."
+            )
+        estimator = kinds[stored["model"]].from_tensors(tensors, json.loads(stored["configuration"]))
+        return StoredModel(estimator, json.loads(stored["card"]))
 
 
 class ModelIOManager(dg.IOManager):
@@ -108,5 +177,5 @@ class ModelIOManager(dg.IOManager):
         return {
             partition: self._registry.load(key, partition)
             for partition in sorted(context.asset_partition_keys)
-            if self._registry.path(key, partition).is_file()
+            if self._registry.holds(key, partition)
         }

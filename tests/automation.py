@@ -29,7 +29,7 @@ REFERENCE = [
     *("marts/aircraft", "marts/airlines", "marts/airports"),
 ]
 FEATURES, TRAINING_SET = "features/departures", "features/training_set"
-CANDIDATES = ["models/delay_logistic", "models/delay_boosted"]
+CANDIDATES, NEURAL = ["models/delay_logistic", "models/delay_boosted"], "models/delay_neural"
 CHAMPION, IN_SERVICE = "models/delay_champion", "models/in_service"
 PREDICTIONS, QUALITY = "predictions/delays", "reports/prediction_quality"
 
@@ -111,14 +111,18 @@ class Daemon:
 
 
 @contextmanager
-def flights_definitions(home: Path) -> Iterator[dg.Definitions]:
-    """The flights code location on a deployment in `home`."""
+def flights_definitions(home: Path, neural: dg.AutomationCondition | None = None) -> Iterator[dg.Definitions]:
+    """The flights code location on a deployment in `home`; the neural candidate has this condition, whether or not
+    PyTorch is installed here.
+    """
     deployment = Deployment(home=home)
     with pytest.MonkeyPatch.context() as environment:
         # resources.dbt sets these for the process; they are given back at the end.
         for name, value in connection_environment(Warehouse(deployment.warehouse_uri)).items():
             environment.setenv(name, value)
-        yield definitions(deployment)
+        yield definitions(deployment).map_resolved_asset_specs(
+            func=lambda spec: spec.replace_attributes(automation_condition=neural), selection=f'key:"{NEURAL}"'
+        )
 
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")

@@ -35,6 +35,7 @@ REFERENCE = [
 DAILY_RAW = [["raw", "flights"], ["raw", "weather"]]
 DAILY_DBT = [["staging", "flights"], ["staging", "weather"], ["marts", "departures"], ["marts", "daily_lateness"]]
 FEATURES = [["features", "departures"]]
+# The neural one is trained where PyTorch is installed, and tests/flights/test_neural.py is about it.
 MODELS = [["models", "delay_logistic"], ["models", "delay_boosted"], ["models", "delay_champion"]]
 SCORED = [["predictions", "delays"], ["reports", "prediction_quality"]]
 

@@ -11,7 +11,15 @@ executor = executor_of(Deployment(), "assets.flights.definitions", "assets.fligh
 from assets.flights.dbt_models import daily_models, project, reference_models
 from assets.flights.features import departure_features, training_set
 from assets.flights.lag import partition_lag
-from assets.flights.models import TRUSTED_TYPES, delay_boosted, delay_champion, delay_logistic, in_service
+from assets.flights.models import (
+    TENSOR_MODELS,
+    TRUSTED_TYPES,
+    delay_boosted,
+    delay_champion,
+    delay_logistic,
+    delay_neural,
+    in_service,
+)
 from assets.flights.predictions import delays, prediction_quality
 from assets.flights.raw import raw_tables
 from assets.flights.sensors import automation_sensors, landed_files, reference_tables, sweeps, weekly_reference_tables
@@ -45,6 +53,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
                 training_set,
                 delay_logistic,
                 delay_boosted,
+                delay_neural,
                 delay_champion,
                 in_service,
                 delays,
@@ -67,7 +76,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
             "warehouse": warehouse,
             "warehouse_io": WarehouseIOManager(warehouse),
             "io_manager": LakeIOManager(lake),
-            "model_io": ModelIOManager(ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)),
+            "model_io": ModelIOManager(ModelRegistry.of(deployment, TRUSTED_TYPES, TENSOR_MODELS)),
             "dbt": dbt_resource(project, warehouse),
         },
         executor=executor,

@@ -19,7 +19,7 @@ import pandas as pd
 from assets.flights import partitions as by
 from assets.flights import replay
 from assets.flights.definitions import defs
-from assets.flights.models import TRUSTED_TYPES
+from assets.flights.models import PYTORCH_INSTALLED, TENSOR_MODELS, TRUSTED_TYPES
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from assets.flights.scoring import probability_scores
 from resources.lake import Lake
@@ -32,13 +32,13 @@ from tilth.partition_ranges import range_tags
 deployment = Deployment()
 warehouse = Warehouse(deployment.warehouse_uri)
 lake = Lake.of(deployment)
-registry = ModelRegistry(deployment.models_uri, TRUSTED_TYPES, deployment.branch)
+registry = ModelRegistry.of(deployment, TRUSTED_TYPES, TENSOR_MODELS)
 
 THREE_MONTHS = date(2013, 3, 31)
 REFERENCE_MARTS = [["marts", name] for name in ("aircraft", "airlines", "airports")]
 REFERENCE_STAGING = [["staging", name] for name in ("planes", "airlines", "airports")]
 DAILY_MODELS = [["staging", "flights"], ["staging", "weather"], ["marts", "departures"], ["marts", "daily_lateness"]]
-CANDIDATES = [["models", "delay_logistic"], ["models", "delay_boosted"]]
+CANDIDATES = [["models", f"delay_{name}"] for name in ("logistic", "boosted", *["neural"] * PYTORCH_INSTALLED)]
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -115,8 +115,9 @@ def summary(stages: Stages, landing: LandingZone) -> None:
         print(f"  rows in {name:<14} {lake.row_count(dg.AssetKey(key)):,}")
 
     print("\nModels (AUC on the window's held-out last days; * is the champion, by log loss)")
-    print(f"  {'trained through':<17}{'origin':<8}{'logistic':>10}{'boosted':>10}")
-    trained = [p for p in by.models.get_partition_keys() if registry.path(dg.AssetKey(CANDIDATES[0]), p).is_file()]
+    names = [key[-1].removeprefix("delay_") for key in CANDIDATES]
+    print(f"  {'trained through':<17}{'origin':<8}" + "".join(f"{name:>10}" for name in names))
+    trained = [p for p in by.models.get_partition_keys() if registry.holds(dg.AssetKey(CANDIDATES[0]), p)]
     for partition in trained:
         champion = registry.load(dg.AssetKey(["models", "delay_champion"]), partition).card["asset"]
         month, origin = partition.split("|")

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
-from assets.flights.sensors import LOOKED_UP, not_yet_read
+from assets.flights.sensors import LOOKED_UP, NEURAL, not_yet_read
 from resources.landing import LandingZone
 from tilth.freshness import partition_lag_checks
 from tilth.input_versions import NO_PARTITION, event_numbers
@@ -20,7 +20,7 @@ WATCHED = [
 ]
 
 # Histories with gaps, as the conditions of what reads them say.
-MAY_BE_ABSENT = dg.AssetSelection.assets(["marts", "daily_lateness"], ["models", "delay_champion"])
+MAY_BE_ABSENT = dg.AssetSelection.assets(["marts", "daily_lateness"], ["models", "delay_champion"]) | NEURAL
 
 
 def partition_lag(landing: LandingZone) -> tuple[list[dg.AssetChecksDefinition], dg.SensorDefinition]:
@@ -45,5 +45,5 @@ def partition_lag(landing: LandingZone) -> tuple[list[dg.AssetChecksDefinition],
         fail="2h",
         waiting=waiting,
         optional=MAY_BE_ABSENT,
-        reference=LOOKED_UP,
+        reference=LOOKED_UP | NEURAL,  # whether it is trained at all is the deployment's choice
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import dagster as dg
@@ -12,7 +13,8 @@ import pyarrow as pa
 from assets.flights import partitions as by
 from assets.flights.features import CATEGORIES, NUMBERS
 from assets.flights.freshness import MONTHLY
-from assets.flights.parameters import BoostedParameters, LogisticParameters
+from assets.flights.neural import NeuralClassifier
+from assets.flights.parameters import BoostedParameters, LogisticParameters, NeuralParameters
 from assets.flights.scoring import (
     calibration_plot,
     fingerprint,
@@ -23,6 +25,7 @@ from assets.flights.scoring import (
 from resources.registry import StoredModel
 from tilth.automation import on_changed_data, on_new_data
 from tilth.batches import for_each_partition
+from tilth.compute import compute
 from tilth.partition_versions import set_data_versions
 from tilth.provenance import set_off_by
 from tilth.shared_frames import Sliced
@@ -37,6 +40,12 @@ TRUSTED_TYPES = [
     "functools.partial",
     "sklearn.utils.validation.check_array",
 ]
+TENSOR_MODELS = [NeuralClassifier]  # stored as safetensors instead
+
+Parameters = LogisticParameters | BoostedParameters | NeuralParameters
+
+# Found without loading it. Where it is not, nothing asks by itself for what could only fail.
+PYTORCH_INSTALLED = find_spec("torch") is not None
 
 
 def train(
@@ -90,7 +99,7 @@ def train_partition(
     *,
     asset: str,
     build: Callable[[list[str]], Any],
-    parameters: LogisticParameters | BoostedParameters,
+    parameters: Parameters,
 ) -> dg.MaterializeResult[StoredModel]:
     """A candidate for one month and airport, with its metrics and calibration plot as metadata.
 
@@ -116,7 +125,7 @@ def train_partitions(
     context: dg.AssetExecutionContext,
     training_set: pa.Table,
     build: Callable[[list[str]], Any],
-    parameters: LogisticParameters | BoostedParameters,
+    parameters: Parameters,
 ) -> dg.MaterializeResult[Any]:
     """A candidate for every month and airport of the step, each stored as soon as it is trained."""
     asset = context.asset_key.to_user_string()
@@ -168,6 +177,32 @@ def delay_boosted(
     return train_partitions(context, training_set, partial(boosted, config), config)
 
 
+NEURAL_CANDIDATE = {
+    **CANDIDATE,
+    "automation_condition": on_changed_data() if PYTORCH_INSTALLED else None,
+    "op_tags": compute(cpu=2, memory="8Gi", gpu=1, timeout="6h"),
+}
+
+
+@dg.asset(key=["models", "delay_neural"], kinds={"pytorch"}, **NEURAL_CANDIDATE)
+def delay_neural(
+    context: dg.AssetExecutionContext, config: NeuralParameters, training_set: pa.Table
+) -> dg.MaterializeResult[Any]:
+    """A neural network for arriving late, one per airport of origin, trained on a rolling window; on a GPU where there
+    is one. It needs the extra `gpu`; what scores with it does not.
+
+    Metrics are of the window's last days, held out in time order; the stored model is then fitted on all of it.
+    """
+    if not PYTORCH_INSTALLED:
+        raise dg.Failure(
+            "models/delay_neural is trained with PyTorch, which is not installed here: it is in the extra `gpu`. "
+            "Install that with `uv pip install -r requirements/gpu.lock`, or the same by pip, and materialize these "
+            "partitions again; on Kubernetes, give the code location the image `gpu`. The champion is chosen without.",
+            allow_retries=False,
+        )
+    return train_partitions(context, training_set, partial(NeuralClassifier, config), config)
+
+
 @dg.asset(
     key=["models", "delay_champion"],
     partitions_def=by.models,
@@ -175,8 +210,9 @@ def delay_boosted(
     ins={
         "logistic": dg.AssetIn(["models", "delay_logistic"]),
         "boosted": dg.AssetIn(["models", "delay_boosted"]),
+        "neural": dg.AssetIn(["models", "delay_neural"]),
     },
-    automation_condition=on_new_data(),
+    automation_condition=on_new_data(optional=dg.AssetSelection.assets(["models", "delay_neural"])),
     freshness_policy=MONTHLY,
     io_manager_key="model_io",
     group_name="models",
@@ -184,21 +220,36 @@ def delay_boosted(
     kinds={"scikitlearn"},
 )
 def delay_champion(
-    context: dg.AssetExecutionContext, logistic: dict[str, StoredModel], boosted: dict[str, StoredModel]
+    context: dg.AssetExecutionContext,
+    logistic: dict[str, StoredModel],
+    boosted: dict[str, StoredModel],
+    neural: dict[str, StoredModel],
 ) -> dict[str, StoredModel]:
-    """The candidate with the lower log loss on the held-out days of its window, per month and airport."""
+    """The candidate with the lowest log loss on the held-out days of its window, per month and airport.
+
+    The neural one takes part where it is stored and was judged on the same rows. It is trained in runs of its own; when
+    it comes later, the candidates are compared again.
+    """
     champions = {}
     causes = set_off_by(context, context.partition_keys, by.ORIGIN)
     for partition in context.partition_keys:
         candidates = [found[partition] for found in (logistic, boosted) if partition in found]
-        if not candidates:
-            raise ValueError(f"models/delay_champion {partition}: no candidate is stored; train one first.")
-        judged = {(model.card["held_out_from"], model.card["metrics"]["rows"]) for model in candidates}
+        judged = {judged_on(model) for model in candidates}
         if len(judged) > 1:
             raise ValueError(
                 f"models/delay_champion {partition}: the candidates were judged on different rows (from, how many: "
                 f"{sorted(judged)}); train them on one training set with one holdout_share, then compare them."
             )
+        if joining := neural.get(partition):
+            if judged in (set(), {judged_on(joining)}):
+                candidates.append(joining)
+            else:
+                context.log.warning(
+                    f"{partition}: models/delay_neural was judged on other rows (from, how many: {judged_on(joining)}) "
+                    f"than the others ({judged.pop()}) and is left out; train it on the present training set."
+                )
+        if not candidates:
+            raise ValueError(f"models/delay_champion {partition}: no candidate is stored; train one first.")
         champion = min(candidates, key=lambda model: model.card["metrics"]["log_loss"])
         champions[partition] = champion
         context.add_asset_metadata(
@@ -213,6 +264,11 @@ def delay_champion(
         )
     set_data_versions(context, context.asset_key, fingerprints(champions))
     return champions
+
+
+def judged_on(model: StoredModel) -> tuple[str, int]:
+    """The first of the days that a candidate's metrics are of, and their rows."""
+    return model.card["held_out_from"], model.card["metrics"]["rows"]
 
 
 def comparison_table(candidates: list[StoredModel]) -> dg.MetadataValue:

@@ -80,11 +80,9 @@ class Training:
         # Made on the CPU, so that a network begins the same wherever it is trained.
         self.network = Network(categories, rows.numbers.shape[1], parameters).to(rows.late.device)
         self._order = torch.Generator(rows.late.device).manual_seed(parameters.seed)
+        # Fused, because the tensors are small and what takes time on a GPU is to start a kernel for each.
         self._optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=parameters.learning_rate,
-            weight_decay=parameters.weight_decay,
-            fused=True,  # one kernel per step instead of one per tensor: these are small, and starting kernels is what takes time
+            self.network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
         )
 
     def epoch(self) -> None:

@@ -20,8 +20,8 @@ class Encoding:
     """How rows become arrays; learnt from the rows that a network is trained on.
 
     `vocabularies` has by category the values that occur often enough, from place 1 on; place 0 is for all others.
-    `numbers` are filled with their `medians` where unknown, and standardized by `means` and `scales`. Those in `flagged`
-    were unknown for some rows, which one more column each says.
+    `numbers` are filled with their `medians` where unknown, and standardized by `means` and `scales`. Those in
+    `flagged` were unknown for some rows; one more column each says for which.
     """
 
     vocabularies: Mapping[str, Sequence[str]]
@@ -80,7 +80,7 @@ class NeuralClassifier:
         self.weights, self.training = trained_weights(
             self.encoding.codes(rows),
             self.encoding.standardized(rows),
-            late.to_numpy(),
+            late.to_numpy(dtype=np.float32),
             self.encoding.sizes,
             self._parameters,
         )

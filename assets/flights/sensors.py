@@ -101,6 +101,9 @@ def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> d
     return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
+# In runs of its own: a candidate that finds no GPU fails alone, and the champion of its month is not skipped with it.
+NEURAL = dg.AssetSelection.assets(["models", "delay_neural"])
+
 automation_sensors = [
     automation_sensor(
         "etl",
@@ -108,8 +111,11 @@ automation_sensors = [
         "Landed days through dbt into features and training sets.",
     ),
     automation_sensor(
-        "training", dg.AssetSelection.groups("models"), "Training sets into candidates, champions and what serves."
+        "training",
+        dg.AssetSelection.groups("models") - NEURAL,
+        "Training sets into candidates, champions and what serves.",
     ),
+    automation_sensor("training_neural", NEURAL, "Training sets into neural candidates, where PyTorch is installed."),
     automation_sensor(
         "scoring",
         dg.AssetSelection.groups("predictions", "reports"),
@@ -123,7 +129,7 @@ TRAINING_SETS = dg.AssetSelection.assets(["features", "training_set"])
 AUTOMATED = dg.AssetSelection.groups("staging", "marts", "features", "models", "predictions", "reports")
 
 sweeps = [
-    sweep("missed", AUTOMATED - TRAINING_SETS, reference=LOOKED_UP, patience_seconds=120),
+    sweep("missed", AUTOMATED - TRAINING_SETS, optional=NEURAL, reference=LOOKED_UP, patience_seconds=120),
     # Their changes are gathered for up to ten minutes.
     sweep("missed_training_sets", TRAINING_SETS, patience_seconds=900),
 ]

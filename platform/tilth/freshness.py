@@ -53,7 +53,8 @@ def partition_lag_checks(
         waiting: what has arrived for assets without inputs and is not read yet. Without it, lag counts from when they
             were made.
         optional: upstream assets whose absent partitions hold nothing back, as in `tilth.automation`.
-        reference: upstream tables that must be there but whose refresh makes nothing late, as in `tilth.sweep`.
+        reference: upstream tables that must be there but whose refresh makes nothing late, as in `tilth.sweep`. What is
+            in both selections makes nothing late in any case.
         name: of the checks and of the sensor.
 
     Raises:

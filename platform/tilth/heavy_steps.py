@@ -6,6 +6,7 @@ What here is not Dagster's public API docs/upgrading.md names.
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -72,8 +73,13 @@ class HeavySteps(K8sStepHandler):
         if pod is None and key in self._first:
             return Ending("lost", "its pod was deleted")
         if pod is None and time.monotonic() - self._launched[key] > self._unschedulable_seconds:
-            return Ending("unschedulable", self._why_no_pod(self._get_k8s_step_job_name(context)))
-        return ending_of(pod, self._unschedulable_seconds) if pod is not None else None
+            said = self._warnings("Job", self._get_k8s_step_job_name(context))
+            return Ending("unschedulable", said[-1] if said else "Kubernetes made no pod of its Job, and says not why")
+        found = ending_of(pod, self._unschedulable_seconds) if pod is not None else None
+        if found is not None and found.how == "image":
+            # The pod itself says only that it waits; its first event says why.
+            return replace(found, said=next(iter(self._warnings("Pod", pod.metadata.name)), found.said))
+        return found
 
     def end_steps_of(self, run_id: str) -> None:
         """Delete the Jobs of another run, and return when their pods are gone."""
@@ -104,8 +110,8 @@ class HeavySteps(K8sStepHandler):
         of_run = f"dagster/run-id={run_id},app.kubernetes.io/component=step_worker"
         return self._cluster.core_api.list_namespaced_pod(self._namespace, label_selector=of_run).items
 
-    def _why_no_pod(self, job_name: str) -> str:
-        of_job = f"involvedObject.kind=Job,involvedObject.name={job_name}"
-        events = self._cluster.core_api.list_namespaced_event(self._namespace, field_selector=of_job).items
-        said = [event.message for event in events if event.type == "Warning"]
-        return said[-1] if said else "no pod was made of its Job, and Kubernetes does not say why"
+    def _warnings(self, kind: str, name: str) -> list[str]:
+        """What Kubernetes has warned of, oldest first."""
+        of_it = f"involvedObject.kind={kind},involvedObject.name={name}"
+        events = self._cluster.core_api.list_namespaced_event(self._namespace, field_selector=of_it).items
+        return [event.message for event in events if event.type == "Warning"]

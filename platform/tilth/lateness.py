@@ -104,7 +104,9 @@ def _late_of(log: "_Log", key: dg.AssetKey, late: LatePartitions, optional: Coll
     for partition, read in log.reads(key).items():
         pairs = [(parent, p) for parent, parts in read.items() for p in parts]
         there = {pair for pair in pairs if pair[1] in log.numbers[pair[0]]}
-        coming = {pair: late[pair[0]][pair[1]] for pair in pairs if pair[1] in late[pair[0]]}
+        # What may be absent and is only looked up keeps nobody waiting.
+        awaited = [pair for pair in pairs if pair[0] not in optional or pair[0] not in log.lookups]
+        coming = {pair: late[pair[0]][pair[1]] for pair in awaited if pair[1] in late[pair[0]]}
         needed = [pair for pair in pairs if pair[0] not in optional]
         if not (there or coming) or any(pair not in there and pair not in coming for pair in needed):
             continue

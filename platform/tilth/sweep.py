@@ -31,6 +31,7 @@ def sweep(
     name: str,
     target: dg.AssetSelection,
     *,
+    optional: dg.AssetSelection | None = None,
     reference: dg.AssetSelection | None = None,
     patience_seconds: int = PATIENCE_SECONDS,
     interval_seconds: int = 60,
@@ -42,6 +43,7 @@ def sweep(
     that was never made counts once all that it reads is there.
 
     Args:
+        optional: upstream assets whose absent partitions hold nothing back, as in `tilth.automation`.
         reference: upstream tables whose refresh makes no partition out of date.
         patience_seconds: longer than the longest `again` of the conditions, which it would otherwise not wait for.
     """
@@ -60,7 +62,7 @@ def sweep(
         newest = context.instance.event_log_storage.get_maximum_record_id() or 0
         if newest == cursor["seen"] and not cursor["watched"]:
             return dg.SkipReason("Nothing was made since the last look.")
-        ignored = reference.resolve(graph) if reference else set()
+        gaps, ignored = (chosen.resolve(graph) if chosen else set() for chosen in (optional, reference))
         late: dict[dg.AssetKey, set[str]] = {}
         watched: dict[str, float] = {}
         for key in sorted(target.resolve(graph)):
@@ -68,7 +70,7 @@ def sweep(
                 continue
             name = key.to_user_string()
             since = 0 if name in cursor["watched"] else cursor["seen"]
-            found, busy = out_of_date(context.instance, graph, key, ignored, since)
+            found, busy = out_of_date(context.instance, graph, key, ignored, since, gaps)
             if found:
                 # A clock that was set back would make it wait for that long.
                 late[key], watched[name] = found, min(cursor["watched"].get(name, now), now)
@@ -96,13 +98,19 @@ def sweep(
 
 
 def out_of_date(
-    instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey, ignored: Collection[dg.AssetKey], since: int
+    instance: dg.DagsterInstance,
+    graph: Any,
+    key: dg.AssetKey,
+    ignored: Collection[dg.AssetKey],
+    since: int,
+    optional: Collection[dg.AssetKey] = (),
 ) -> tuple[set[str], bool]:
     """Partitions of the asset made from older inputs than the present ones, or not made though all inputs are there.
 
     Args:
         ignored: inputs that make nothing out of date; they must be there nevertheless.
         since: only what changed or was made after the event of this number is looked at.
+        optional: inputs whose absent partitions hold nothing back.
 
     Returns:
         The partitions, without those that a run is making or tried in vain since their inputs changed; and whether a
@@ -126,8 +134,8 @@ def out_of_date(
     under_way = {run for run, _ in set(attempts.values()) if _under_way(instance, run)}
     missing, changed, busy = set(), set(), False
     for partition, read in reads.items():
-        wanted = [numbers[parent].get(p) for parent, parts in read.items() for p in parts]
-        there = [number for number in wanted if number is not None]
+        wanted = [(parent, numbers[parent].get(p)) for parent, parts in read.items() for p in parts]
+        there = [number for _, number in wanted if number is not None]
         latest = max(there, default=0)
         run, tried = attempts.get(partition, ("", 0))
         if run in under_way:
@@ -135,7 +143,7 @@ def out_of_date(
         elif tried > latest:
             continue
         elif partition not in made:
-            if wanted and len(there) == len(wanted):
+            if there and all(number is not None or parent in optional for parent, number in wanted):
                 missing.add(partition)
         elif max(latest, made[partition]) > since:
             changed.add(partition)

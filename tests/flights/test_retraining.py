@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from assets.flights.sensors import automation_sensors
 from tests.automation import (
     CANDIDATES,
     CHAMPION,
     DAILY_DBT,
     FEATURES,
     IN_SERVICE,
+    NEURAL,
     PREDICTIONS,
     QUALITY,
     RAW,
@@ -24,6 +27,7 @@ from tests.automation import (
     models_of,
     once,
 )
+from tilth.automation import on_changed_data
 
 MARTS = "marts/departures"
 
@@ -110,6 +114,39 @@ def test_a_champion_waits_for_both_candidates(daemon: Daemon) -> None:
     assert daemon.look() == {}
     daemon.made(["models/delay_boosted"], newark)
     assert daemon.look() == {CHAMPION: newark}
+
+
+def test_a_neural_candidate_is_never_waited_for_and_asks_for_the_comparison_again_when_it_comes(
+    daemon: Daemon,
+) -> None:
+    newark = models_of("2013-01", origins=["EWR"])
+    daemon.made([TRAINING_SET], ["2013-01"])
+    daemon.look()
+    daemon.made([*CANDIDATES, CHAMPION], newark)
+    daemon.made([IN_SERVICE], models_of("2013-02", "2013-03", "2013-04"))
+    assert daemon.look() == {}
+    daemon.made([NEURAL], newark)  # by hand: it has no condition where PyTorch is not installed
+    assert daemon.look() == {CHAMPION: newark}
+    daemon.made([CHAMPION], newark, "another")
+    daemon.made([IN_SERVICE], models_of("2013-02", "2013-03", "2013-04"), "another")
+    daemon.made([NEURAL], newark)
+    assert daemon.look() == {}
+
+
+def test_where_pytorch_is_installed_a_neural_candidate_is_asked_for_in_a_run_of_its_own(
+    tmp_path: Path,
+) -> None:
+    with (
+        flights_definitions(tmp_path, neural=on_changed_data()) as definitions,
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
+        daemon = Daemon(definitions, instance)
+        daemon.made([TRAINING_SET], ["2013-01"])
+        assert daemon.look() == each([*CANDIDATES, NEURAL, CHAMPION], models_of("2013-01"))
+        asked_by = {sensor.name: sensor.asset_selection for sensor in automation_sensors}
+        graph, key = definitions.resolve_asset_graph(), dg.AssetKey.from_user_string(NEURAL)
+        assert asked_by["training_neural"].resolve(graph) == {key}
+        assert key not in asked_by["training"].resolve(graph)
 
 
 def test_a_champion_with_new_content_is_asked_into_service_for_the_three_months_after_its_own(daemon: Daemon) -> None:

@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import time
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+import requests
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm"
@@ -43,6 +46,7 @@ class Platform:
     forward: subprocess.Popen[str] | None = None
     address: str = ""
     runs: list[str] = field(default_factory=list)
+    seen: dict[str, Any] = field(default_factory=dict)  # each pod that there ever was, by name
 
     def kubectl(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
         done = subprocess.run(
@@ -67,7 +71,7 @@ class Platform:
         values = json.dumps({**self.values, **more})
         files = ["--values", str(CHART / "values-trial.yaml"), "--values", "/dev/stdin"]
         done = subprocess.run(
-            [program("helm"), "--namespace", self.namespace, command, RELEASE, str(CHART), *files, "--wait", "--timeout", "5m"],
+            [program("helm"), "-n", self.namespace, command, RELEASE, str(CHART), *files, "--wait", "--timeout", "5m"],
             input=values, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"helm {command}: {done.stderr}\n{self.kubectl('get', 'pods')}"
@@ -81,13 +85,11 @@ class Platform:
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """What the UI's API answers; asked again while the webserver is being replaced."""
-        body = json.dumps({"query": query, "variables": variables}).encode()
         end = time.monotonic() + 90
         while True:
             try:
-                request = urllib.request.Request(f"{self._address()}/graphql", body, {"Content-Type": "application/json"})
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.load(answer)["data"]
+                body = {"query": query, "variables": variables}
+                return requests.post(f"{self._address()}/graphql", json=body, timeout=30).json()["data"]
             except OSError:
                 self.close()
                 assert time.monotonic() < end, "the webserver did not answer for 90 s"
@@ -96,7 +98,7 @@ class Platform:
     def _address(self) -> str:
         if self.forward is None or self.forward.poll() is not None:
             self.forward = subprocess.Popen(
-                [program("kubectl"), "--namespace", self.namespace, "port-forward", f"service/{RELEASE}-webserver", ":80"],
+                [program("kubectl"), "-n", self.namespace, "port-forward", f"service/{RELEASE}-webserver", ":80"],
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
             found = re.search(r"127\.0\.0\.1:\d+", self.forward.stdout.readline() if self.forward.stdout else "")
@@ -105,10 +107,17 @@ class Platform:
             self.address = f"http://{found[0]}"
         return self.address
 
-    def launch(self, *assets: str, partition: str = "", tags: dict[str, str] | None = None, job: str = "") -> str:
-        """Materialize assets of the location `trial`, or run its job, as the UI does; the run's id."""
+    def launch(
+        self,
+        *assets: str,
+        partition: str = "",
+        tags: dict[str, str] | None = None,
+        job: str = "",
+        location: str = "trial",
+    ) -> str:
+        """Materialize assets of the location, or run its job, as the UI does; the run's id."""
         selector: dict[str, Any] = {
-            "repositoryLocationName": "trial",
+            "repositoryLocationName": location,
             "repositoryName": "__repository__",
             "pipelineName": job or "__ASSET_JOB",
         }
@@ -137,10 +146,10 @@ class Platform:
         return until(lambda: (now := self.status(run)) in over and now, f"run {run} ends", seconds)
 
     def events(self, run: str) -> list[dict[str, Any]]:
-        """The run's events: eventType, stepKey, message, and of failures and retries error."""
+        """The run's events: eventType, stepKey, message, timestamp in ms, and of failures and retries error."""
         found = self.graphql(
             """query($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
-                 ... on MessageEvent { message stepKey eventType }
+                 ... on MessageEvent { message stepKey eventType timestamp }
                  ... on ErrorEvent { error { message } } } } } }""",
             run=run,
         )["logsForRun"]["events"]
@@ -172,17 +181,18 @@ class Platform:
 
     def running_pod(self, run: str, component: str = "step_worker") -> str:
         def found() -> str:
-            names = [pod["metadata"]["name"] for pod in self.pods(run, component) if pod["status"]["phase"] == "Running"]
+            names = [
+                pod["metadata"]["name"] for pod in self.pods(run, component) if pod["status"]["phase"] == "Running"
+            ]
             return names[0] if names else ""
 
         return until(found, f"a {component} of run {run} is running", 90)
 
     def materializations(self, asset: str) -> list[dict[str, Any]]:
-        """Newest first: runId, partition and metadata."""
+        """Newest first: runId and partition."""
         found = self.graphql(
             """query($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {
-                 assetMaterializations(limit: 1000) { runId partition
-                   metadataEntries { label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } } } } } }""",
+                 assetMaterializations(limit: 1000) { runId partition } } } }""",
             key={"path": asset.split("/")},
         )["assetOrError"]
         return found.get("assetMaterializations", [])
@@ -192,11 +202,58 @@ class Platform:
             "exec", f"deployment/{RELEASE}-location-{location}", "--container", "code-location", "--", *command
         )
 
+    def described(self) -> str:
+        """What a person would look at first: pods, warnings, and what the pods that are not well said last."""
+        of_warnings = ["--field-selector", "type=Warning", "--sort-by", ".lastTimestamp"]
+        said = [self.kubectl("get", "pods", "--output", "wide", check=False)]
+        said += self.kubectl("get", "events", *of_warnings, check=False).splitlines()[-20:]
+        for pod in self.get("pods"):
+            name, containers = pod["metadata"]["name"], pod["status"].get("containerStatuses", [])
+            restarted = any(found["restartCount"] for found in containers)
+            well = pod["status"]["phase"] == "Succeeded" or all(found["ready"] for found in containers)
+            if restarted or not well:
+                logs = ["logs", name, "--all-containers", "--tail", "30", "--limit-bytes", "5000"]
+                said += [f"--- {name}", self.kubectl(*logs, check=False)]
+                said += [self.kubectl(*logs, "--previous", check=False)] * restarted
+        return "\n".join(said)
 
-def image(name: str, default: str) -> tuple[str, str]:
-    """Repository and tag of an image, from the environment."""
-    repository, _, tag = os.environ.get(name, default).rpartition(":")
-    return repository, tag
+
+# The default pool tolerates the GPUs' taint, so that one node may be all pools.
+TAINTED = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+NODE_POOLS = {
+    "general": {"default": True, "tolerations": TAINTED},
+    # Of a label that each node has: which pool a pod was given is seen on the pod.
+    "spot": {"spot": True, "selector": {"kubernetes.io/os": "linux"}, "tolerations": TAINTED},
+    "gpu": {"gpuType": "t4", "selector": {"accelerator": "nvidia-test"}, "tolerations": TAINTED},
+    "gpu-elsewhere": {"gpuType": "h100", "selector": {"accelerator": "none-here"}, "tolerations": TAINTED},
+}
+MODULES = {"flights": "assets.flights.definitions", "trial": "trial", "bare": "bare"}
+
+
+@contextmanager
+def namespace(locations: Sequence[str]) -> Iterator[Platform]:
+    """A namespace of its own, deleted in the end, and in it the platform with these locations, not yet installed.
+
+    Images are those that TILTH_IMAGE (the project's with tests/kubernetes/location) and TILTH_POSTGRES_IMAGE name.
+    """
+    repository, _, tag = os.environ.get("TILTH_IMAGE", "tilth-trial:ci").rpartition(":")
+    platform = Platform(
+        f"tilth-{uuid4().hex[:8]}",
+        {
+            "image": {"repository": repository, "tag": tag},
+            "postgresql": {"image": os.environ.get("TILTH_POSTGRES_IMAGE", "tilth-postgres:ci")},
+            "codeLocations": [{"name": name, "module": MODULES[name]} for name in locations],
+            "steps": {"memoryCeiling": "2Gi", "unschedulableAfter": "45s"},
+            "nodePools": NODE_POOLS,
+            "runCoordinator": {"maxConcurrentRuns": 6},
+        },
+    )
+    platform.kubectl("create", "namespace", platform.namespace)
+    try:
+        yield platform
+    finally:
+        platform.close()
+        platform.kubectl("delete", "namespace", platform.namespace, "--timeout", "120s", check=False)
 
 
 def restricted(pod: Any) -> Sequence[str]:
@@ -205,7 +262,16 @@ def restricted(pod: Any) -> Sequence[str]:
     context = spec.get("securityContext", {})
     if any(spec.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
         problems.append("it shares a namespace of its node")
-    allowed = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret", "csi", "ephemeral"}
+    allowed = {
+        "configMap",
+        "downwardAPI",
+        "emptyDir",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+        "csi",
+        "ephemeral",
+    }
     problems += [f"volume {v['name']}" for v in spec.get("volumes", []) if not (set(v) - {"name"}) <= allowed]
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
         own, name = container.get("securityContext", {}), container["name"]

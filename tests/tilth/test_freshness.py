@@ -124,10 +124,10 @@ class Chain:
         found = dg.AssetRecordsFilter(dg.AssetKey(key), asset_partitions=[partition] if partition else None)
         return self.instance.fetch_materializations(found, limit=1).records[0].timestamp
 
-    def late(self, key: str) -> dict[str, Late]:
+    def late(self, key: str, reference: dg.AssetSelection = REFERENCE) -> dict[str, Late]:
         """The late partitions of an asset, judged without any memory."""
         graph, asset = self.definitions.resolve_asset_graph(), dg.AssetKey(key)
-        return late_partitions(self.instance, graph, [asset], self.arrivals(), OPTIONAL, REFERENCE)[asset]
+        return late_partitions(self.instance, graph, [asset], self.arrivals(), OPTIONAL, reference)[asset]
 
     def tick(self) -> dict[str, dg.AssetCheckEvaluation]:
         """What a look of the sensor tells, by asset, reported as by the daemon."""
@@ -368,6 +368,20 @@ def test_an_optional_upstream_that_is_not_there_holds_nothing_back_and_one_that_
     assert {day: one.cause for day, one in chain.late("features").items()} == {
         day: (dg.AssetKey("features"), day) for day in (SECOND, THIRD, NEXT)
     }
+
+
+def test_an_upstream_that_is_optional_and_a_reference_makes_nothing_late_whether_it_waits_or_comes(
+    chain: Chain,
+) -> None:
+    chain.instance.wipe_assets([dg.AssetKey("rates")])
+    assert set(chain.late("features")) == {SECOND, THIRD}
+    assert chain.late("features", OPTIONAL | REFERENCE) == {}
+    chain.code["rates"] = "another"
+    chain.make("rates", partitions=(FIRST, THIRD))
+    assert set(chain.late("features")) == {SECOND, THIRD}
+    assert chain.late("features", OPTIONAL | REFERENCE) == {}
+    chain.land(NEXT)
+    assert set(chain.late("features", OPTIONAL | REFERENCE)) == {NEXT}
 
 
 def test_what_a_partition_needs_and_is_not_there_and_will_not_come_holds_it_back(chain: Chain) -> None:

@@ -15,7 +15,7 @@ from tilth.input_versions import INPUTS
 from tilth.partition_ranges import range_tags
 from tilth.partition_versions import set_data_versions
 from tilth.provenance import set_off_by
-from tilth.sweep import sweep
+from tilth.sweep import out_of_date, sweep
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-11")
 HISTORY = dg.TimeWindowPartitionMapping(start_offset=-2, end_offset=-1, allow_nonexistent_upstream_partitions=True)
@@ -170,6 +170,14 @@ def test_only_the_first_asset_that_lags_is_asked_for(chain: Chain) -> None:
     chain.land("second", SECOND)
     assert chain.run("raw", days=(SECOND, SECOND))
     assert chain.asks("sweep") == [(("clean",), SECOND, SECOND)]
+
+
+def test_a_day_that_was_never_made_is_asked_for_where_all_but_optional_inputs_are_there(chain: Chain) -> None:
+    features, history = dg.AssetKey("features"), dg.AssetKey("history")
+    chain.instance.wipe_assets([features, history])
+    graph = chain.definitions.resolve_asset_graph()
+    assert out_of_date(chain.instance, graph, features, set(), 0) == ({FIRST}, False)
+    assert out_of_date(chain.instance, graph, features, set(), 0, {history}) == ({FIRST, SECOND, THIRD}, False)
 
 
 def test_the_same_content_made_again_and_a_refreshed_reference_ask_for_nothing(chain: Chain) -> None:

@@ -39,7 +39,7 @@ def train(key: str) -> dg.MaterializeResult[pd.DataFrame]:
     return dg.MaterializeResult(value=pd.DataFrame({"letter": [key], "bytes": [take(600 if key == "c" else 1)]}))
 
 
-@dg.asset(backfill_policy=dg.BackfillPolicy.single_run(), op_tags=compute(cpu=2, memory="640Mi"), **PARTITIONED)
+@dg.asset(backfill_policy=dg.BackfillPolicy.single_run(), op_tags=compute(cpu=0.5, memory="640Mi"), **PARTITIONED)
 def hungry_workers(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """One partition of three needs more than its step asks for, in a process of its own."""
     return for_each_partition(context, train, workers=2)
@@ -51,15 +51,26 @@ def insatiable() -> None:
     take(4000)
 
 
-@dg.asset(op_tags=compute(gpu=1))
-def on_gpu() -> pd.DataFrame:
-    return pd.DataFrame({"pod": [os.environ["HOSTNAME"]]})
+@dg.asset(op_tags=compute(gpu=1, gpu_type="t4"), **PARTITIONED)
+def on_gpu(context: dg.AssetExecutionContext) -> pd.DataFrame:
+    time.sleep(5)
+    return row(context)
+
+
+@dg.asset(op_tags=compute(gpu=1, gpu_type="h100"))
+def on_gpu_that_no_node_has() -> None: ...
 
 
 @dg.asset(op_tags=compute(memory="512Mi"), **PARTITIONED)
 def slow_in_its_own_pod(context: dg.AssetExecutionContext) -> pd.DataFrame:
     time.sleep(20)
     return row(context)
+
+
+@dg.asset(op_tags=compute(memory="512Mi", spot=True))
+def on_spot() -> pd.DataFrame:
+    time.sleep(12)
+    return pd.DataFrame({"pod": [os.environ["HOSTNAME"]]})
 
 
 @dg.asset(**PARTITIONED)
@@ -100,15 +111,13 @@ def heavy(number: int) -> dg.AssetsDefinition:
 lanes = [light(number) for number in range(20)] + [heavy(number) for number in range(2)]
 selected = dg.AssetSelection.tag("lanes", "")
 
+alone = [hungry, insatiable, on_spot, on_gpu_that_no_node_has, late, without_image, too_big]
 defs = dg.Definitions(
-    assets=[
-        hungry, hungry_workers, insatiable, on_gpu, slow_in_its_own_pod, slow_in_the_runs_pod, late, without_image, too_big,
-        *lanes,
-    ],
+    assets=[*alone, hungry_workers, on_gpu, slow_in_its_own_pod, slow_in_the_runs_pod, *lanes],
     jobs=[
         dg.define_asset_job("with_lanes", selected),
         dg.define_asset_job("with_stock_executor", selected, executor_def=k8s_job_executor),
     ],
     resources={"io_manager": LakeIOManager(Lake.of(deployment))},
     executor=executor,
-)  # fmt: skip
+)

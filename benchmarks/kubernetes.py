@@ -1,0 +1,111 @@
+"""Lanes beside Dagster's own executor on Kubernetes, from nothing to a first materialization, and what it all takes.
+
+On the cluster that KUBECONFIG names, with the images of tests/kubernetes (TILTH_IMAGE, TILTH_POSTGRES_IMAGE), in a
+namespace that is deleted in the end.
+"""
+
+import os
+import statistics
+import sys
+import time
+from datetime import datetime
+
+from benchmarks.report import Figure, load_average, report
+from tests.kubernetes.cluster import Platform, namespace, until
+
+ROUNDS = 3
+IDLE_SECONDS = 30
+
+
+def succeeded(platform: Platform, run: str) -> None:
+    if platform.ended(run, 900) != "SUCCESS":
+        sys.exit(f"run {run} failed: {platform.said(run, 'STEP_FAILURE')}")
+
+
+def fan(platform: Platform, job: str) -> tuple[float, int]:
+    """Seconds from launch to end of a run of 20 light steps and 2 heavy ones, and how many pods it took."""
+    began = time.monotonic()
+    run = platform.launch(job=job)
+    succeeded(platform, run)
+    took = time.monotonic() - began
+    return took, len(platform.pods(run)) + len(platform.pods(run, "run_worker"))
+
+
+def first_step(platform: Platform, location: str, asset: str) -> float:
+    """Seconds from the start of the run's container to the start of its first step."""
+    run = platform.launch(asset, location=location)
+    succeeded(platform, run)
+    (pod,) = platform.pods(run, "run_worker")
+    state = pod["status"]["containerStatuses"][0]["state"]
+    # To the second: whole seconds are all that Kubernetes says.
+    started = next(iter(state.values()))["startedAt"]
+    step = next(event for event in platform.events(run) if event["eventType"] == "STEP_START")
+    return float(step["timestamp"]) / 1000 - datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp()
+
+
+def mebibytes(platform: Platform, *deployments: str) -> float:
+    """What these pods hold, less what the kernel would give back at once: the working set, as the kubelet counts it."""
+    script = (
+        "cd /sys/fs/cgroup; [ ! -d memory ] || cd memory; cat memory.usage_in_bytes memory.current 2>/dev/null;"
+        " grep -E '^(total_)?inactive_file ' memory.stat | tail -n 1 | cut -d ' ' -f 2"
+    )
+    total = 0
+    for deployment in deployments:
+        used, inactive = platform.kubectl("exec", f"deployment/tilth-{deployment}", "--", "sh", "-c", script).split()
+        total += int(used) - int(inactive)
+    return total / 2**20
+
+
+def idle_and_first_materialization() -> tuple[float, float, float]:
+    """Of a release with one location: seconds to the first materialization by its sensor, and what it holds in MiB; the
+    image's size over its base in MB.
+    """
+    with namespace(["flights"]) as platform:
+        began = time.monotonic()
+        platform.install()
+        platform.in_location("flights", "python", "-m", "assets.flights.replay", "--day", "2013-01-01")
+        until(lambda: platform.materializations("raw/flights"), "raw/flights is materialized")
+        first = time.monotonic() - began
+        time.sleep(IDLE_SECONDS)
+        held = mebibytes(platform, "webserver", "daemon", "location-flights")
+        size = platform.in_location("flights", "du", "--summarize", "--block-size=1000000", "--total", "/opt")
+        return first, held, float(size.split()[-2])
+
+
+def main() -> None:
+    if not os.environ.get("KUBECONFIG"):
+        sys.exit("KUBECONFIG names no cluster: not measured.")
+    load = load_average()
+    first, held, size = idle_and_first_materialization()
+    ours: list[tuple[float, int]] = []
+    stock: list[tuple[float, int]] = []
+    warm: list[float] = []
+    bare: list[float] = []
+    with namespace(["trial", "bare"]) as platform:
+        platform.install()
+        for _ in range(ROUNDS):
+            ours.append(fan(platform, "with_lanes"))
+            stock.append(fan(platform, "with_stock_executor"))
+            warm.append(first_step(platform, "trial", "light_0"))
+            bare.append(first_step(platform, "bare", "nothing"))
+            print(f"  lanes {ours[-1]}, stock {stock[-1]}, first step {warm[-1]:.1f} s, bare {bare[-1]:.1f} s")
+    seconds, stock_seconds = (statistics.median(took for took, _ in side) for side in (ours, stock))
+    print(
+        f"  20 light steps and 2 heavy: {seconds:.1f} s; Dagster's executor {stock_seconds:.1f} s, {stock[0][1]} pods"
+    )
+    begun = statistics.median(warm) / statistics.median(bare)
+    report(
+        "kubernetes",
+        [
+            Figure("20 light steps and 2 heavy / Dagster's executor", seconds / stock_seconds, "x", "<= 0.333", load),
+            Figure("their pods", max(pods for _, pods in ours), "", "<= 3", load),
+            Figure("install → first materialization", first, "s", "<= 180", load),
+            Figure("run pod → first step / bare Dagster", begun, "x", "<= 1.5", load),
+            Figure("image over its base", size, "MB", "<= 900", load),
+            Figure("idle: webserver, daemon, one location", held / 1024, "GiB", "<= 1.2", load),
+        ],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Steps in pods of their own: more memory, lost nodes, GPUs and what cannot be, each on the cluster itself."""
+
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.cluster import Platform, until
+
+GPU = "nvidia.com/gpu"
+
+
+@pytest.fixture(scope="module")
+def launched(platform: Platform) -> dict[str, str]:
+    """All of them at once, by what they are: most of a run is waiting."""
+    of_a_range = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
+    alone = ["hungry", "insatiable", "late", "without_image", "too_big"]
+    return {"hungry_workers": platform.launch("hungry_workers", tags=of_a_range)} | {
+        asset: platform.launch(asset) for asset in alone
+    }
+
+
+def test_a_step_that_needs_twice_its_memory_succeeds_on_its_second_attempt(
+    platform: Platform, launched: dict[str, str]
+) -> None:
+    run = launched["hungry"]
+    assert platform.ended(run) == "SUCCESS"
+    assert platform.said(run, "STEP_UP_FOR_RETRY") == [
+        "hungry needed more than 512Mi of memory. It begins again with 1Gi."
+    ]
+    given = [message for message in platform.said(run, "ENGINE_EVENT") if " is given " in message]
+    assert given == ["hungry is given 512Mi memory.", "hungry is given 1Gi memory."]
+    assert len(platform.materializations("hungry")) == 1
+
+
+def test_the_next_run_begins_with_what_was_needed_and_says_what_to_ask_for(
+    platform: Platform, launched: dict[str, str]
+) -> None:
+    platform.ended(launched["hungry"])
+    run = platform.launch("hungry")
+    assert platform.ended(run) == "SUCCESS"
+    assert platform.said(run, "STEP_UP_FOR_RETRY") == []
+    assert any('op_tags=compute(memory="1Gi", ...)' in message for message in platform.said(run, "ENGINE_EVENT"))
+
+
+def test_the_same_when_a_worker_of_the_step_took_it_and_what_was_made_stays(
+    platform: Platform, launched: dict[str, str]
+) -> None:
+    run = launched["hungry_workers"]
+    assert platform.ended(run) == "SUCCESS"
+    assert platform.said(run, "STEP_UP_FOR_RETRY") == [
+        "hungry_workers a to c needed more than 640Mi of memory. It begins again with 1280Mi."
+    ]
+    made = [(found["partition"], found["runId"]) for found in platform.materializations("hungry_workers")]
+    assert sorted(made) == [("a", run), ("b", run), ("c", run)]
+
+
+def test_there_is_a_ceiling_and_the_failure_names_it(platform: Platform, launched: dict[str, str]) -> None:
+    run = launched["insatiable"]
+    assert platform.ended(run) == "FAILURE"
+    assert len(platform.said(run, "STEP_UP_FOR_RETRY")) == 2
+    (why,) = platform.said(run, "STEP_FAILURE")
+    assert why.startswith(
+        "insatiable needed more than 2Gi of memory, and more is not given (TILTH_MEMORY_CEILING is 2Gi)"
+    )
+
+
+def test_a_step_that_is_late_is_ended_by_its_timeout(platform: Platform, launched: dict[str, str]) -> None:
+    assert platform.ended(launched["late"]) == "FAILURE"
+    (why,) = platform.said(launched["late"], "STEP_FAILURE")
+    assert why.startswith("late ran longer than its timeout of 15s and was ended.")
+
+
+def test_an_image_that_cannot_be_pulled_fails_at_once_with_its_message(
+    platform: Platform, launched: dict[str, str]
+) -> None:
+    assert platform.ended(launched["without_image"]) == "FAILURE"
+    (why,) = platform.said(launched["without_image"], "STEP_FAILURE")
+    assert why.startswith("without_image: its image cannot be used. Failed to pull image")
+    assert "nowhere.invalid" in why
+    assert platform.pods(launched["without_image"]) == []
+
+
+def test_a_step_that_no_node_takes_fails_after_a_while_with_what_the_scheduler_says(
+    platform: Platform, launched: dict[str, str]
+) -> None:
+    run = launched["too_big"]
+    assert platform.ended(run) == "FAILURE"
+    (why,) = platform.said(run, "STEP_FAILURE")
+    assert why.startswith("too_big (900Gi memory) found no node within 45s: 0/")
+    assert "Insufficient memory" in why
+    assert any("too_big waits for a node: 0/" in message for message in platform.said(run, "ENGINE_EVENT"))
+    assert platform.pods(run) == []
+
+
+def test_a_step_on_spot_nodes_that_lost_its_pod_twice_moves_to_nodes_that_stay(platform: Platform) -> None:
+    run = platform.launch("on_spot")
+    seen: dict[str, Any] = {}
+    for attempt in range(3):
+        name = until(
+            lambda: next(
+                (
+                    pod["metadata"]["name"]
+                    for pod in platform.pods(run)
+                    if pod["status"]["phase"] == "Running" and pod["metadata"]["name"] not in seen
+                ),
+                "",
+            ),
+            "the next attempt runs",
+        )
+        (seen[name],) = [pod for pod in platform.pods(run) if pod["metadata"]["name"] == name]
+        if attempt < 2:
+            platform.kubectl("delete", "pod", name, "--wait=false")
+    assert platform.ended(run) == "SUCCESS"
+    spot = platform.values["nodePools"]["spot"]["selector"]
+    assert [pod["spec"].get("nodeSelector") for pod in seen.values()] == [spot, spot, None]
+    again = platform.said(run, "STEP_UP_FOR_RETRY")
+    assert again == [
+        "on_spot: its pod was deleted. It begins again.",
+        "on_spot: its pod was deleted. It begins again, on nodes that stay.",
+    ]
+    assert len(platform.materializations("on_spot")) == 1
+
+
+def test_cancelling_ends_the_steps_pod(platform: Platform) -> None:
+    run = platform.launch("slow_in_its_own_pod", partition="c")
+    platform.running_pod(run)
+    platform.cancel(run)
+    assert platform.ended(run) == "CANCELED"
+    until(lambda: not platform.pods(run), "its pods are gone", 60)
+    assert run not in [found["runId"] for found in platform.materializations("slow_in_its_own_pod")]
+
+
+def gpus(platform: Platform) -> int:
+    nodes: list[Any] = platform.get("nodes")
+    return sum(int(node["status"]["allocatable"].get(GPU, 0)) for node in nodes)
+
+
+def test_a_step_with_a_gpu_runs_on_the_gpu_pool_alone_and_one_after_the_other_where_there_is_one(
+    platform: Platform,
+) -> None:
+    if not gpus(platform):
+        pytest.skip("no node of this cluster has a GPU to give")
+    runs = [platform.launch("on_gpu", partition=partition) for partition in "ab"]
+    pods = []
+    for run in runs:
+        assert platform.ended(run) == "SUCCESS"
+        pods += platform.pods(run)
+    assert len(pods) == 2
+    selector = platform.values["nodePools"]["gpu"]["selector"]
+    for pod in pods:
+        assert pod["spec"]["nodeSelector"] == selector
+        assert pod["spec"]["containers"][0]["resources"]["limits"][GPU] == "1"
+        (node,) = [found for found in platform.get("nodes") if found["metadata"]["name"] == pod["spec"]["nodeName"]]
+        assert selector.items() <= node["metadata"]["labels"].items()
+    if gpus(platform) == 1:
+        first, second = sorted(
+            pod["status"]["containerStatuses"][0]["state"]["terminated"]["startedAt"] for pod in pods
+        )
+        ended = min(pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] for pod in pods)
+        assert first < ended <= second
+
+
+def test_where_no_node_has_that_gpu_the_step_waits_and_says_so(platform: Platform) -> None:
+    run = platform.launch("on_gpu_that_no_node_has")
+    said = until(
+        lambda: [message for message in platform.said(run, "ENGINE_EVENT") if "waits for a node" in message],
+        "the run's log says that it waits",
+        90,
+    )
+    assert said[0].startswith("on_gpu_that_no_node_has waits for a node: 0/")
+    (pod,) = platform.pods(run)
+    assert pod["status"]["phase"] == "Pending"
+    assert pod["spec"]["nodeSelector"] == platform.values["nodePools"]["gpu-elsewhere"]["selector"]
+    assert platform.ended(run) == "FAILURE"
+    (why,) = platform.said(run, "STEP_FAILURE")
+    assert why.startswith("on_gpu_that_no_node_has (1 GPU h100) found no node within 45s: 0/")

@@ -1,0 +1,91 @@
+"""What a pod's status says of its step, in statuses as clusters give them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from kubernetes.client import (
+    V1ContainerState,
+    V1ContainerStateTerminated,
+    V1ContainerStateWaiting,
+    V1ContainerStatus,
+    V1ObjectMeta,
+    V1Pod,
+    V1PodCondition,
+    V1PodStatus,
+)
+
+from tilth.step_pods import Ending, ending_of, unschedulable
+
+PATIENCE = 60.0
+
+
+def pod(state: V1ContainerState | None = None, age: float = 10, deleted: bool = False, **status: Any) -> V1Pod:
+    now = datetime.now(UTC)
+    container = V1ContainerStatus(image="i", image_id="", name="dagster", ready=False, restart_count=0, state=state)
+    return V1Pod(
+        metadata=V1ObjectMeta(
+            name="step", creation_timestamp=now - timedelta(seconds=age), deletion_timestamp=now if deleted else None
+        ),
+        status=V1PodStatus(container_statuses=[container] if state else None, **status),
+    )
+
+
+def ended(code: int, reason: str) -> V1ContainerState:
+    return V1ContainerState(terminated=V1ContainerStateTerminated(exit_code=code, reason=reason))
+
+
+def waits(reason: str) -> V1ContainerState:
+    return V1ContainerState(waiting=V1ContainerStateWaiting(reason=reason, message="because"))
+
+
+NO_NODE = V1PodCondition(
+    type="PodScheduled", status="False", reason="Unschedulable", message="0/3 nodes are available: 3 Insufficient cpu."
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "how"),
+    [
+        (pod(ended(137, "OOMKilled"), phase="Failed"), "memory"),
+        (pod(ended(137, "OOMKilled"), phase="Running"), "memory"),
+        (pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."), "lost"),
+        (pod(ended(137, "Error"), phase="Failed", reason="NodeShutdown"), "lost"),
+        (pod(ended(143, "Error"), phase="Failed"), "lost"),
+        (pod(phase="Running", deleted=True), "lost"),
+        (pod(ended(137, "Error"), phase="Failed", reason="DeadlineExceeded"), "late"),
+        (pod(waits("ImagePullBackOff"), phase="Pending"), "image"),
+        (pod(waits("CreateContainerConfigError"), phase="Pending"), "image"),
+        (pod(ended(1, "Error"), phase="Failed"), "ended"),
+        (pod(ended(137, "Error"), phase="Failed"), "ended"),
+        (pod(phase="Failed", reason="UnexpectedAdmissionError", message="no GPU"), "ended"),
+        (pod(phase="Pending", age=PATIENCE + 1, conditions=[NO_NODE]), "unschedulable"),
+    ],
+)
+def test_it_ended(seen: V1Pod, how: str) -> None:
+    found = ending_of(seen, PATIENCE)
+    assert found is not None
+    assert found.how == how
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pod(phase="Running"),
+        pod(ended(0, "Completed"), phase="Succeeded"),
+        pod(waits("ContainerCreating"), phase="Pending"),
+        pod(waits("ErrImagePull"), phase="Pending"),  # once may be the network
+        pod(phase="Pending", conditions=[NO_NODE]),
+        pod(phase="Pending", age=PATIENCE + 1),  # its image is large
+    ],
+)
+def test_it_may_still_do_its_work(seen: V1Pod) -> None:
+    assert ending_of(seen, PATIENCE) is None
+
+
+def test_what_kubernetes_says_is_said() -> None:
+    assert ending_of(pod(phase="Failed", reason="Evicted", message="The node was low."), PATIENCE) == Ending(
+        "lost", "Evicted: The node was low."
+    )
+    assert unschedulable(pod(phase="Pending", conditions=[NO_NODE])) == "0/3 nodes are available: 3 Insufficient cpu."
+    assert unschedulable(pod(phase="Running")) == ""
