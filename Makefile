@@ -68,6 +68,10 @@ test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that
 test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed, writers at once, full disks (needs PostgreSQL's server programs)
 	@$(BIN)/pytest tests/faults/test_kills.py tests/faults --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
+.PHONY: test-gpu
+test-gpu: $(VENV)-gpu/.installed $(MANIFEST) ## the neural candidate, in an environment with PyTorch (7 GB); on a GPU where there is one
+	@$(VENV)-gpu/bin/pytest tests/flights/test_neural.py tests/resources/test_registry.py
+
 .PHONY: image
 image: ## the image tilth:<commit>, by docker, podman or buildah (TARGET=gpu: with PyTorch; BASE=, TAG=)
 	@build=$$(command -v docker || command -v podman || command -v buildah) || \
@@ -110,6 +114,14 @@ $(ENVIRONMENT): requirements/dev.lock pyproject.toml
 	@# Compiled once here: under PYTHONDONTWRITEBYTECODE, usual in containers, every process would do it again.
 	@uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.lock
 	@uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)-gpu/.installed: requirements/dev.lock requirements/gpu.lock pyproject.toml $(ENVIRONMENT)
+	@test -x $(VENV)-gpu/bin/python || $(PYTHON) -m venv $(VENV)-gpu
+	@echo "installing the locked packages and PyTorch into $(VENV)-gpu"
+	@export PATH=$(CURDIR)/$(BIN):$$PATH; \
+	  uv pip sync --quiet --python $(VENV)-gpu/bin/python --require-hashes requirements/dev.lock requirements/gpu.lock && \
+	  uv pip install --quiet --python $(VENV)-gpu/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Outside of `dagster dev` nothing prepares the manifest that the dbt assets are made of.

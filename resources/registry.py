@@ -116,7 +116,7 @@ class ModelRegistry:
             import skops.io  # and with it scikit-learn: for the processes that train or score
 
             return SKOPS, skops.io.dumps({"estimator": model.estimator, "card": card})
-        import safetensors.numpy  # pyright: ignore[reportMissingImports]
+        import safetensors.numpy
 
         tensors, configuration = model.estimator.to_tensors()
         names = {"model": type(model.estimator).__name__, "configuration": json.dumps(configuration), "card": card}
@@ -129,7 +129,7 @@ class ModelRegistry:
         return StoredModel(stored["estimator"], json.loads(stored["card"]))
 
     def _of_tensors(self, data: bytes, address: str) -> StoredModel:
-        import safetensors.numpy  # pyright: ignore[reportMissingImports]
+        import safetensors.numpy
 
         tensors = safetensors.numpy.load(data)  # which also finds a damaged file
         # The library reads metadata from files on disk only; by its format, eight bytes say how long the header is.

@@ -69,7 +69,7 @@ class HeavySteps(K8sStepHandler):
     def ending(self, context: StepHandlerContext) -> Ending | None:
         """How the present attempt ended; None while it may still do its work."""
         key = self._get_step_key(context)
-        pod = self.pod(context)
+        pod: Any = self.pod(context)
         if pod is None and key in self._first:
             return Ending("lost", "its pod was deleted")
         if pod is None and time.monotonic() - self._launched[key] > self._unschedulable_seconds:
