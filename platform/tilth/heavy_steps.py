@@ -69,13 +69,15 @@ class HeavySteps(K8sStepHandler):
     def ending(self, context: StepHandlerContext) -> Ending | None:
         """How the present attempt ended; None while it may still do its work."""
         key = self._get_step_key(context)
-        pod: Any = self.pod(context)
+        pod = self.pod(context)
         if pod is None and key in self._first:
             return Ending("lost", "its pod was deleted")
         if pod is None and time.monotonic() - self._launched[key] > self._unschedulable_seconds:
             said = self._warnings("Job", self._get_k8s_step_job_name(context))
             return Ending("unschedulable", said[-1] if said else "Kubernetes made no pod of its Job, and says not why")
-        found = ending_of(pod, self._unschedulable_seconds) if pod is not None else None
+        if pod is None:
+            return None
+        found = ending_of(pod, self._unschedulable_seconds)
         if found is not None and found.how == "image":
             # The pod itself says only that it waits; its first event says why.
             return replace(found, said=next(iter(self._warnings("Pod", pod.metadata.name)), found.said))

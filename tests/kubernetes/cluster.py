@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class Platform:
     address: str = ""
     runs: list[str] = field(default_factory=list)
     seen: dict[str, Any] = field(default_factory=dict)  # each pod that there ever was, by name
+    opening: threading.Lock = field(default_factory=threading.Lock)
 
     def kubectl(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
         done = subprocess.run(
@@ -78,34 +80,43 @@ class Platform:
         self.close()
 
     def close(self) -> None:
-        if self.forward is not None:
-            self.forward.terminate()
-            self.forward.wait()
-            self.forward = None
+        with self.opening:
+            if self.forward is not None:
+                self.forward.terminate()
+                self.forward.wait()
+                self.forward = None
 
     def graphql(self, query: str, **variables: Any) -> Any:
-        """What the UI's API answers; asked again while the webserver is being replaced."""
+        """What the UI's API answers; asked again while the webserver, or its database, is being replaced."""
         end = time.monotonic() + 90
         while True:
             try:
                 body = {"query": query, "variables": variables}
-                return requests.post(f"{self._address()}/graphql", json=body, timeout=30).json()["data"]
-            except OSError:
+                answer = requests.post(f"{self._address()}/graphql", json=body, timeout=30).json()
+                if answer.get("data") is None:  # its database is away, or the query is wrong
+                    raise ConnectionError(answer)
+                return answer["data"]
+            except OSError as error:
                 self.close()
-                assert time.monotonic() < end, "the webserver did not answer for 90 s"
+                if time.monotonic() > end:
+                    raise AssertionError(f"the webserver did not answer for 90 s: {error}") from error
                 time.sleep(1)
 
     def _address(self) -> str:
-        if self.forward is None or self.forward.poll() is not None:
-            self.forward = subprocess.Popen(
-                [program("kubectl"), "-n", self.namespace, "port-forward", f"service/{RELEASE}-webserver", ":80"],
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            )  # fmt: skip
-            found = re.search(r"127\.0\.0\.1:\d+", self.forward.stdout.readline() if self.forward.stdout else "")
-            if found is None:
-                raise ConnectionError("kubectl port-forward ended")
-            self.address = f"http://{found[0]}"
-        return self.address
+        with self.opening:
+            if self.forward is None or self.forward.poll() is not None:
+                self.forward = subprocess.Popen(
+                    [program("kubectl"), "-n", self.namespace, "port-forward", f"service/{RELEASE}-webserver", ":80"],
+                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                )  # fmt: skip
+                said: Any = self.forward.stdout
+                found = re.search(r"127\.0\.0\.1:\d+", said.readline())
+                if found is None:
+                    raise ConnectionError("kubectl port-forward ended")
+                self.address = f"http://{found[0]}"
+                # It tells of every connection, and stops when nobody reads that.
+                threading.Thread(target=said.read, daemon=True).start()
+            return self.address
 
     def launch(
         self,
