@@ -44,7 +44,9 @@ class HeavySteps(K8sStepHandler):
     def launch(self, context: StepHandlerContext, config: Mapping[str, Any]) -> Iterator[dg.DagsterEvent]:
         """Create the Job of the step's next attempt, by a `dagster-k8s/config`."""
         key = self._get_step_key(context)
-        watched = ["tini", "--", "python", "-m", "tilth.step_process", context.execute_step_args.run_id]
+        # Not by `-m`: the step's own workers would import the module once more, each.
+        watched = ["tini", "--", "python", "-c", "from tilth.step_process import main; main()"]
+        watched.append(context.execute_step_args.run_id)
         self._configs[key] = UserDefinedDagsterK8sConfig.from_dict(
             {
                 **config,

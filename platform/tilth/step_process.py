@@ -1,6 +1,6 @@
 """What a step's own pod runs: Dagster's command for the step, in a process that is watched.
 
-`python -m tilth.step_process RUN_ID dagster api execute_step` does what the rest of the line says, but:
+`main`, in the pod's command before a run's id and `dagster api execute_step`, does what the rest of the line says, but:
 
 - Told to stop, because its node is drained or its Job is deleted, it ends without a record. Dagster's command would
   record that the step failed, and the run's executor could not try it again elsewhere (tilth/lanes.py).
@@ -24,7 +24,12 @@ ENDED_BY_SIGNAL = 128
 _KILLED = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 
-def main(run_id: str, command: list[str]) -> int:
+def main() -> None:
+    """Run the command that stands on the command line after the run's id, and exit as it does."""
+    sys.exit(watched(sys.argv[1], sys.argv[2:]))
+
+
+def watched(run_id: str, command: list[str]) -> int:
     """Run the command in a process of its own; its exit code, or 128 and the number of the signal that ended it."""
     child = os.fork()
     if child == 0:
@@ -84,6 +89,3 @@ def _is_over(run_id: str) -> bool:
         return False
     return run is None or run.is_finished
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -47,8 +47,8 @@ class Platform:
     forward: subprocess.Popen[str] | None = None
     address: str = ""
     runs: list[str] = field(default_factory=list)
-    seen: dict[str, Any] = field(default_factory=dict)  # each pod that there ever was, by name
-    opening: threading.Lock = field(default_factory=threading.Lock)
+    seen: dict[str, Any] = field(default_factory=dict, repr=False)  # each pod that there ever was, by name
+    opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def kubectl(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
         done = subprocess.run(

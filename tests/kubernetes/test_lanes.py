@@ -13,10 +13,10 @@ GPU = "nvidia.com/gpu"
 def launched(platform: Platform) -> dict[str, str]:
     """All of them at once, by what they are: most of a run is waiting."""
     of_a_range = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
-    alone = ["hungry", "insatiable", "late", "without_image", "too_big"]
-    return {"hungry_workers": platform.launch("hungry_workers", tags=of_a_range)} | {
-        asset: platform.launch(asset) for asset in alone
-    }
+    alone = ["too_big", "on_gpu_that_no_node_has", "hungry", "late", "without_image", "insatiable"]
+    runs = {asset: platform.launch(asset) for asset in alone}
+    runs["hungry_workers"] = platform.launch("hungry_workers", tags=of_a_range)
+    return runs | {f"on_gpu {key}": platform.launch("on_gpu", partition=key) for key in "ab" if gpus(platform)}
 
 
 def test_a_step_that_needs_twice_its_memory_succeeds_on_its_second_attempt(
@@ -94,25 +94,21 @@ def test_a_step_that_no_node_takes_fails_after_a_while_with_what_the_scheduler_s
 
 def test_a_step_on_spot_nodes_that_lost_its_pod_twice_moves_to_nodes_that_stay(platform: Platform) -> None:
     run = platform.launch("on_spot")
-    seen: dict[str, Any] = {}
+    attempts: dict[str, Any] = {}
+
+    def next_attempt() -> Any:
+        """Of another Job: of the same one Kubernetes makes another pod when it is deleted, which does not count."""
+        running = [pod for pod in platform.pods(run) if pod["status"]["phase"] == "Running"]
+        return next((pod for pod in running if pod["metadata"]["labels"]["job-name"] not in attempts), None)
+
     for attempt in range(3):
-        name = until(
-            lambda: next(
-                (
-                    pod["metadata"]["name"]
-                    for pod in platform.pods(run)
-                    if pod["status"]["phase"] == "Running" and pod["metadata"]["name"] not in seen
-                ),
-                "",
-            ),
-            "the next attempt runs",
-        )
-        (seen[name],) = [pod for pod in platform.pods(run) if pod["metadata"]["name"] == name]
+        pod = until(next_attempt, "the next attempt runs")
+        attempts[pod["metadata"]["labels"]["job-name"]] = pod
         if attempt < 2:
-            platform.kubectl("delete", "pod", name, "--wait=false")
+            platform.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
     assert platform.ended(run) == "SUCCESS"
     spot = platform.values["nodePools"]["spot"]["selector"]
-    assert [pod["spec"].get("nodeSelector") for pod in seen.values()] == [spot, spot, None]
+    assert [pod["spec"].get("nodeSelector") for pod in attempts.values()] == [spot, spot, None]
     again = platform.said(run, "STEP_UP_FOR_RETRY")
     assert again == [
         "on_spot: its pod was deleted. It begins again.",
@@ -136,13 +132,12 @@ def gpus(platform: Platform) -> int:
 
 
 def test_a_step_with_a_gpu_runs_on_the_gpu_pool_alone_and_one_after_the_other_where_there_is_one(
-    platform: Platform,
+    platform: Platform, launched: dict[str, str]
 ) -> None:
     if not gpus(platform):
         pytest.skip("no node of this cluster has a GPU to give")
-    runs = [platform.launch("on_gpu", partition=partition) for partition in "ab"]
     pods = []
-    for run in runs:
+    for run in (launched["on_gpu a"], launched["on_gpu b"]):
         assert platform.ended(run) == "SUCCESS"
         pods += platform.pods(run)
     assert len(pods) == 2
@@ -160,17 +155,17 @@ def test_a_step_with_a_gpu_runs_on_the_gpu_pool_alone_and_one_after_the_other_wh
         assert first < ended <= second
 
 
-def test_where_no_node_has_that_gpu_the_step_waits_and_says_so(platform: Platform) -> None:
-    run = platform.launch("on_gpu_that_no_node_has")
-    said = until(
-        lambda: [message for message in platform.said(run, "ENGINE_EVENT") if "waits for a node" in message],
-        "the run's log says that it waits",
-        90,
-    )
-    assert said[0].startswith("on_gpu_that_no_node_has waits for a node: 0/")
-    (pod,) = platform.pods(run)
-    assert pod["status"]["phase"] == "Pending"
-    assert pod["spec"]["nodeSelector"] == platform.values["nodePools"]["gpu-elsewhere"]["selector"]
+def test_where_no_node_has_that_gpu_the_step_waits_and_says_so(platform: Platform, launched: dict[str, str]) -> None:
+    run = launched["on_gpu_that_no_node_has"]
     assert platform.ended(run) == "FAILURE"
+    said = [message for message in platform.said(run, "ENGINE_EVENT") if "waits for a node" in message]
+    assert said[0].startswith("on_gpu_that_no_node_has waits for a node: 0/")
     (why,) = platform.said(run, "STEP_FAILURE")
     assert why.startswith("on_gpu_that_no_node_has (1 GPU h100) found no node within 45s: 0/")
+    (pod,) = [pod for pod in platform.seen.values() if is_of(pod, run) and is_of(pod, "step_worker")]
+    assert pod["spec"]["nodeSelector"] == platform.values["nodePools"]["gpu-elsewhere"]["selector"]
+    assert "nodeName" not in pod["spec"]
+
+
+def is_of(pod: Any, label: str) -> bool:
+    return label in pod["metadata"]["labels"].values()

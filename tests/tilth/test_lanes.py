@@ -50,7 +50,7 @@ def test_a_step_that_hangs_is_ended_with_the_programs_that_it_started(run: Run, 
 def step_process(home: Path, run_id: str, *command: str) -> "subprocess.Popen[str]":
     home.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "tilth.step_process", run_id, *command],
+        [sys.executable, "-c", "from tilth.step_process import main; main()", run_id, *command],
         env={"DAGSTER_HOME": str(home), "PATH": "/usr/bin:/bin"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip
