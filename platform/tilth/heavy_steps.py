@@ -96,8 +96,11 @@ class HeavySteps(K8sStepHandler):
             time.sleep(_LISTED_SECONDS)
 
     def _get_container_context(self, step_handler_context: StepHandlerContext) -> K8sContainerContext:
-        asked = K8sContainerContext(run_k8s_config=self._configs[self._get_step_key(step_handler_context)])
-        return super()._get_container_context(step_handler_context).merge(asked)
+        # What the location's pods have, and this attempt's config instead of the tag's, which may be of another pool.
+        launcher: Any = step_handler_context.instance.run_launcher
+        own = K8sContainerContext.create_for_run(step_handler_context.dagster_run, launcher, include_run_tags=False)
+        asked = self._configs[self._get_step_key(step_handler_context)]
+        return own.merge(K8sContainerContext(run_k8s_config=asked))
 
     def _pods(self, run_id: str) -> Mapping[str, Sequence[Any]]:
         """By name of the Job, all pods of the run's steps: one question for all of them."""

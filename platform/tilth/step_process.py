@@ -88,4 +88,3 @@ def _is_over(run_id: str) -> bool:
         print(f"could not look whether run {run_id} is over: {problem}", file=sys.stderr)
         return False
     return run is None or run.is_finished
-
