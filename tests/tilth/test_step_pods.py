@@ -1,6 +1,8 @@
 """What a pod's status says of its step, in statuses as clusters give them."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,9 +20,15 @@ from kubernetes.client import (
 from tilth.step_pods import Ending, ending_of, unschedulable
 
 PATIENCE = 60.0
+Seen = Callable[[], V1Pod]
 
 
-def pod(state: V1ContainerState | None = None, age: float = 10, deleted: bool = False, **status: Any) -> V1Pod:
+def pod(state: V1ContainerState | None = None, age: float = 10, deleted: bool = False, **status: Any) -> Seen:
+    """A pod of that age, made when it is asked for: the tests may run long after they were collected."""
+    return partial(_pod, state, age, deleted, **status)
+
+
+def _pod(state: V1ContainerState | None, age: float, deleted: bool, **status: Any) -> V1Pod:
     now = datetime.now(UTC)
     container = V1ContainerStatus(image="i", image_id="", name="dagster", ready=False, restart_count=0, state=state)
     return V1Pod(
@@ -62,8 +70,8 @@ NO_NODE = V1PodCondition(
         (pod(phase="Pending", age=PATIENCE + 1, conditions=[NO_NODE]), "unschedulable"),
     ],
 )
-def test_it_ended(seen: V1Pod, how: str) -> None:
-    found = ending_of(seen, PATIENCE)
+def test_it_ended(seen: Seen, how: str) -> None:
+    found = ending_of(seen(), PATIENCE)
     assert found is not None
     assert found.how == how
 
@@ -79,13 +87,13 @@ def test_it_ended(seen: V1Pod, how: str) -> None:
         pod(phase="Pending", age=PATIENCE + 1),  # its image is large
     ],
 )
-def test_it_may_still_do_its_work(seen: V1Pod) -> None:
-    assert ending_of(seen, PATIENCE) is None
+def test_it_may_still_do_its_work(seen: Seen) -> None:
+    assert ending_of(seen(), PATIENCE) is None
 
 
 def test_what_kubernetes_says_is_said() -> None:
-    assert ending_of(pod(phase="Failed", reason="Evicted", message="The node was low."), PATIENCE) == Ending(
+    assert ending_of(pod(phase="Failed", reason="Evicted", message="The node was low.")(), PATIENCE) == Ending(
         "lost", "Evicted: The node was low."
     )
-    assert unschedulable(pod(phase="Pending", conditions=[NO_NODE])) == "0/3 nodes are available: 3 Insufficient cpu."
-    assert unschedulable(pod(phase="Running")) == ""
+    assert unschedulable(pod(phase="Pending", conditions=[NO_NODE])()) == "0/3 nodes are available: 3 Insufficient cpu."
+    assert unschedulable(pod(phase="Running")()) == ""
