@@ -76,13 +76,13 @@ class HeavySteps(K8sStepHandler):
             return Ending("lost", "its pod was deleted")
         if pod is None and time.monotonic() - self._launched[key] > self._unschedulable_seconds:
             said = self._warnings("Job", self._get_k8s_step_job_name(context))
-            return Ending("unschedulable", said[-1] if said else "Kubernetes made no pod of its Job, and says not why")
+            return Ending("unschedulable", max(said, key=len, default="Kubernetes made no pod of its Job"))
         if pod is None:
             return None
         found = ending_of(pod, self._unschedulable_seconds)
         if found is not None and found.how == "image":
-            # The pod itself says only that it waits; its first event says why.
-            return replace(found, said=next(iter(self._warnings("Pod", pod.metadata.name)), found.said))
+            # The pod says only that it waits, and most of its events "Error: ImagePullBackOff"; the longest says why.
+            return replace(found, said=max([found.said, *self._warnings("Pod", pod.metadata.name)], key=len))
         return found
 
     def end_steps_of(self, run_id: str) -> None:
@@ -118,7 +118,7 @@ class HeavySteps(K8sStepHandler):
         return self._cluster.core_api.list_namespaced_pod(self._namespace, label_selector=of_run).items
 
     def _warnings(self, kind: str, name: str) -> list[str]:
-        """What Kubernetes has warned of, oldest first."""
+        """What Kubernetes has warned of, in no order."""
         of_it = f"involvedObject.kind={kind},involvedObject.name={name}"
         events = self._cluster.core_api.list_namespaced_event(self._namespace, field_selector=of_it).items
         return [event.message for event in events if event.type == "Warning"]

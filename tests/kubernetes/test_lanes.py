@@ -75,7 +75,7 @@ def test_an_image_that_cannot_be_pulled_fails_at_once_with_its_message(
 ) -> None:
     assert platform.ended(launched["without_image"]) == "FAILURE"
     (why,) = platform.said(launched["without_image"], "STEP_FAILURE")
-    assert why.startswith("without_image: its image cannot be used. Failed to pull image")
+    assert why.startswith("without_image: its image cannot be used. Failed to pull image"), why
     assert "nowhere.invalid" in why
     assert platform.pods(launched["without_image"]) == []
 
