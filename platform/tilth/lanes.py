@@ -193,7 +193,7 @@ class _Steps(StepHandler):
 
     def _light_problem(self, context: StepHandlerContext, step: Any) -> _Problem | None:
         if self._light.overdue(step.key):
-            self._light.stop(step.key)
+            self._light.stop(step.key, ask=False)
             tags = context.dagster_run.tags
             return _Problem("policy", timeouts.explanation(_names(step), tags, step.tags[timeouts.TAG]).strip())
         if not (death := self._light.death(step.key)):

@@ -51,14 +51,16 @@ class LightSteps:
             return ""
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
-    def stop(self, step_key: str) -> None:
-        """End the step with the processes that it started: asked first, so that it can say so, and then at once."""
+    def stop(self, step_key: str, *, ask: bool = True) -> None:
+        """End the step with the processes that it started: asked first, so that it records that it was interrupted; or
+        at once, where whoever ends it records why.
+        """
         step = self._steps[step_key]
         step.told_to_stop = True
         if step.pid is None or step.ended.is_set():
             return
         below = descendants(step.pid)
-        for number, pids in ((signal.SIGTERM, [step.pid]), (signal.SIGKILL, [step.pid, *below])):
+        for number, pids in [(signal.SIGTERM, [step.pid])] * ask + [(signal.SIGKILL, [step.pid, *below])]:
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)

@@ -55,12 +55,17 @@ def hangs() -> None:
     time.sleep(600)
 
 
+@dg.asset(op_tags=timeout("3s"))
+def hangs_and_would_listen() -> None:
+    time.sleep(600)
+
+
 @dg.asset(deps=[hangs])
 def after_hangs() -> None: ...
 
 
 defs = dg.Definitions(
-    assets=[first, second, fails, fails_once, dies, dies_once, hangs, after_hangs],
+    assets=[first, second, fails, fails_once, dies, dies_once, hangs, hangs_and_would_listen, after_hangs],
     jobs=[dg.define_asset_job("all_of_them")],
     executor=executor,
 )

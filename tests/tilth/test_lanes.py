@@ -28,7 +28,7 @@ def test_steps_are_forked_from_one_server_and_follow_each_other(run: Run, found:
 
 
 def test_what_fails_fails_alone_and_retry_policies_hold(run: Run) -> None:
-    assert set(run.steps(dg.DagsterEventType.STEP_FAILURE)) == {"fails", "dies", "hangs"}
+    assert set(run.steps(dg.DagsterEventType.STEP_FAILURE)) == {"fails", "dies", "hangs", "hangs_and_would_listen"}
     assert set(run.steps(dg.DagsterEventType.STEP_RESTARTED)) == {"fails_once", "dies_once"}
     assert {"fails_once", "dies_once"} <= set(run.steps(dg.DagsterEventType.STEP_SUCCESS))
     assert "after_hangs" not in run.steps(dg.DagsterEventType.STEP_START)
@@ -42,7 +42,8 @@ def test_a_process_that_died_says_how_and_what_to_ask_for(run: Run) -> None:
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="without /proc a step's own programs are not found")
 def test_a_step_that_hangs_is_ended_with_the_programs_that_it_started(run: Run, found: Path) -> None:
-    assert run.failures()["hangs"].startswith("hangs ran longer than its timeout of 3s and was ended.")
+    for step in ("hangs", "hangs_and_would_listen"):
+        assert run.failures()[step].startswith(f"{step} ran longer than its timeout of 3s and was ended.")
     stat = Path("/proc", found.joinpath("program").read_text(), "stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
