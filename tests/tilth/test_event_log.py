@@ -102,3 +102,14 @@ def test_a_batch_that_fails_in_the_middle_leaves_nothing_and_can_be_stored_again
     batched.event_log_storage.store_event_batch(events)
     assert batched.get_materialized_partitions(numbers.key) == set(DAYS.get_partition_keys())
     assert len(batched.all_logs(run.run_id)) == len(events) == 59
+
+
+def test_a_step_that_waits_for_its_pool_looks_again_soon(batched: dg.DagsterInstance) -> None:
+    storage = batched.event_log_storage
+    storage.set_concurrency_slots("warehouse", 1)
+    first = storage.claim_concurrency_slot("warehouse", "run", "first")
+    second = storage.claim_concurrency_slot("warehouse", "run", "second")
+    assert (first.is_claimed, first.sleep_interval) == (True, None)
+    assert not second.is_claimed
+    assert second.sleep_interval is not None
+    assert second.sleep_interval < 1
