@@ -32,6 +32,11 @@ concurrency:
     default_limit: {{ .Values.pools.defaultLimit }}
     granularity: op
 
+{{- $secrets := false }}
+{{- range .Values.codeLocations }}
+{{- $secrets = or $secrets (not (empty .envSecrets)) }}
+{{- end }}
+
 # Each run is a Job of its location's image. What is here steps in pods of their own have as well.
 run_launcher:
   module: dagster_k8s.launcher
@@ -88,6 +93,9 @@ run_launcher:
           {{- end }}
       job_spec_config:
         ttlSecondsAfterFinished: {{ int64 .Values.runLauncher.ttlSecondsAfterFinished }}
+    # Dagster holds a run's tags to this, and also its code location's DAGSTER_CONTAINER_CONTEXT, which has these two.
+    {{- $context := dict "container_config" (dict "image_pull_policy" true "env_from" $secrets) }}
+    only_allow_user_defined_k8s_config_fields: {{ merge $context (deepCopy .Values.runLauncher.tagsMaySet) | toJson }}
 
 run_monitoring:
   enabled: true

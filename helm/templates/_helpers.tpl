@@ -30,6 +30,11 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- merge (deepCopy (.image | default dict)) $default | toYaml }}
 {{- end }}
 
+{{/* The sizes of a code location's server: (dict "root" $ "resources" .resources). */}}
+{{- define "tilth.locationResources" -}}
+{{- mergeOverwrite (deepCopy .root.Values.codeLocationResources) (.resources | default dict) | toJson }}
+{{- end }}
+
 {{/* The restricted Pod Security Standard, of pods and of their containers. */}}
 
 {{- define "tilth.podSecurityContext" -}}
@@ -215,7 +220,10 @@ checksum/{{ . }}: {{ include (printf "%s/configmap-%s.yaml" $.root.Template.Base
 {{- end }}
 {{- end }}
 
-{{/* Waits until PostgreSQL takes connections; says why it does not. */}}
+{{/*
+Waits until PostgreSQL takes connections, and says why it does not. What serves waits as long as it takes, and then
+serves; what must not begin late gives up: (merge (dict "waitSeconds" 60) $).
+*/}}
 {{- define "tilth.waitForPostgresql" -}}
 {{- $image := include "tilth.imageOf" (dict "root" $) | fromYaml -}}
 - name: wait-for-postgresql
@@ -226,14 +234,17 @@ checksum/{{ . }}: {{ include (printf "%s/configmap-%s.yaml" $.root.Template.Base
     - python
     - -c
     - |
-      import json, os, time
+      import json, os, sys, time
       import psycopg2
+      until = time.monotonic() + float(os.environ["WAIT_SECONDS"])
       while True:
           try:
               psycopg2.connect(**{"connect_timeout": 5, **json.loads(os.environ["PARAMS"])}).close()
               break
           except psycopg2.OperationalError as error:
               print(error, flush=True)
+              if time.monotonic() > until:
+                  sys.exit(1)
               time.sleep(2)
   env:
     - name: PGHOST
@@ -244,6 +255,8 @@ checksum/{{ . }}: {{ include (printf "%s/configmap-%s.yaml" $.root.Template.Base
       value: {{ .Values.postgresql.postgresqlUsername | quote }}
     - name: PGDATABASE
       value: {{ .Values.postgresql.postgresqlDatabase | quote }}
+    - name: WAIT_SECONDS
+      value: {{ .waitSeconds | default "inf" | quote }}
     - name: PARAMS
       value: {{ .Values.postgresql.postgresqlParams | toJson | quote }}
     - name: PGPASSWORD

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._serdes import class_from_code_pointer
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
@@ -32,6 +35,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 HELM = shutil.which("helm") or shutil.which("helm", path=str(CACHE / "kubernetes-test-cluster" / "bin"))
 EXAMPLES = ["values.yaml", "values-trial.yaml", "values-production.yaml"]
 OLDEST, CURRENT = "1.20.2", "1.31.0"
+HELM_TIMEOUT_SECONDS = 300  # what `helm upgrade` gives a hook, unless --timeout says otherwise
 EVERYTHING = {
     "dagsterWebserver": {"enableReadOnly": True, "replicaCount": 2},
     "codeLocations": [
@@ -41,6 +45,7 @@ EVERYTHING = {
             "module": "assets.orders.definitions",
             "image": {"tag": "7", "pullPolicy": "Always"},
             "envSecrets": ["orders-keys"],
+            "resources": {"requests": {"cpu": 2}},
         },
     ],
     "imagePullSecrets": ["registry"],
@@ -138,13 +143,41 @@ def instance_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return read
 
 
-def launched(ref: InstanceRef, config: Mapping[str, Any] | None = None, image: str = "tilth:1") -> dict[str, Any]:
-    """The pod template of the Job that Dagster makes of a run, or of a step with this `dagster-k8s/config`."""
+def server_of(objects: list[dict[str, Any]], location: str) -> dict[str, Any]:
+    """The container of the location's server, its variables as a mapping."""
+    (found,) = dict(pods(objects))[f"Deployment t-location-{location}"]["spec"]["containers"]
+    return {**found, "env": {variable["name"]: variable.get("value", "") for variable in found["env"]}}
+
+
+def launched(
+    ref: InstanceRef,
+    config: Mapping[str, Any] | None = None,
+    *,
+    server: Mapping[str, Any] | None = None,
+    tag: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The pod template of the Job that Dagster makes of a run, or of a step with this `dagster-k8s/config`; of the
+    location with this server, and with this tag `dagster-k8s/config` on the run.
+    """
     with patch("dagster_k8s.launcher.load_kubernetes_config"):
         launcher: Any = ref.run_launcher
     assert isinstance(launcher, K8sRunLauncher)
-    run = dg.DagsterRun(job_name="job", run_id="2f0f0a3e")
-    context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=True)
+    variables = server["env"] if server else {"DAGSTER_CURRENT_IMAGE": "tilth:1", "DAGSTER_CONTAINER_CONTEXT": "{}"}
+    image = variables["DAGSTER_CURRENT_IMAGE"]
+    location = RepositoryPythonOrigin(
+        executable_path="python",
+        code_pointer=ModuleCodePointer("module", "defs"),
+        container_image=image,
+        container_context=json.loads(variables["DAGSTER_CONTAINER_CONTEXT"]),
+    )
+    run = dg.DagsterRun(
+        job_name="job",
+        run_id="2f0f0a3e",
+        tags={} if tag is None else {"dagster-k8s/config": json.dumps(tag)},
+        job_code_origin=JobPythonOrigin("job", location),
+    )
+    # A step: as tilth/heavy_steps.py does.
+    context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=config is None)
     if config is not None:
         context = context.merge(K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(config)))
     job = construct_dagster_k8s_job(
@@ -253,13 +286,14 @@ class TestKubernetes:
         assert "exec" in dict(pods(old))[server]["spec"]["containers"][0]["startupProbe"]
         assert dict(pods(new))[server]["spec"]["containers"][0]["readinessProbe"]["grpc"]["service"] == "DagsterApi"
 
-    # The oldest and a current one of those whose fields are known.
-    @pytest.mark.parametrize("version", ["1.25", "1.31"])
+    @pytest.mark.parametrize("version", ["1.25", "the newest"])
     def test_kubernetes_knows_every_field(self, values: list[str], version: str) -> None:
         kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+        newest = kubernetes_validate.latest_version()  # whose fields the installed package knows
+        version = newest if version == "the newest" else f"{version}.0"
 
-        for found in rendered(*values, version=f"{version}.0"):
-            kubernetes_validate.validate(found, version, strict=True)
+        for found in rendered(*values, version=version):
+            assert kubernetes_validate.validate(found, version, strict=True) == version.rpartition(".")[0]
 
     def test_every_object_is_in_the_namespace_of_the_release(self, everything: list[str]) -> None:
         kinds = {found["kind"] for found in rendered(*everything)}
@@ -314,6 +348,32 @@ class TestKubernetes:
         assert mounted == [hooks[0]["metadata"]["name"]]
         assert "serviceAccountName" not in job
 
+    def test_the_migration_has_ended_before_helm_gives_up(self) -> None:
+        def seconds(*arguments: str) -> int:
+            return named(rendered(*arguments), "Job", "t-migrate")["spec"]["activeDeadlineSeconds"]
+
+        assert seconds() + 30 < HELM_TIMEOUT_SECONDS  # its pods have half a minute to end
+        assert seconds("--set", "migrate.timeoutSeconds=3600") == 3600
+
+    def test_the_migration_does_not_wait_for_ever_for_a_database(self) -> None:
+        found = dict(pods(rendered()))
+        (job,), (server,) = (
+            found[name]["spec"]["initContainers"] for name in ("Job t-migrate", "Deployment t-webserver")
+        )
+        waits, serves = (
+            {variable["name"]: variable.get("value", "") for variable in container["env"]}
+            for container in (job, server)
+        )
+        tries = named(rendered(), "Job", "t-migrate")["spec"]["backoffLimit"] + 1
+
+        assert float(waits["WAIT_SECONDS"]) * tries < HELM_TIMEOUT_SECONDS / 2  # the rest is for the migration
+        assert serves["WAIT_SECONDS"] == "inf"  # it serves as soon as there is one
+        nowhere = {**os.environ, **waits, "PGHOST": "127.0.0.1", "PGPORT": "1", "WAIT_SECONDS": "0"}
+        command = [sys.executable, *job["args"][1:]]
+        done = subprocess.run(command, env=nowhere, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1
+        assert "Connection refused" in done.stdout
+
     def test_no_password_is_in_a_config_map(self, everything: list[str]) -> None:
         objects = rendered(*everything)
         secrets = [value for f in objects if f["kind"] == "Secret" for value in f["stringData"].values()]
@@ -339,14 +399,31 @@ class TestKubernetes:
         changed = {name.removeprefix("Deployment t-") for name in before if before[name] != after[name]}
         assert changed == restarted
 
-    def test_only_what_starts_pods_has_a_token(self, everything: list[str]) -> None:
-        with_token = {
-            name.removeprefix("Deployment t-")
-            for name, pod in pods(rendered(*everything))
+    def test_only_what_starts_pods_may_do_something_in_the_cluster(self, everything: list[str]) -> None:
+        objects = rendered(*everything)
+        accounts = {
+            name.removeprefix("Deployment t-"): pod["spec"].get("serviceAccountName", "default")
+            for name, pod in pods(objects)
             if pod["spec"].get("automountServiceAccountToken", True)
         }
+        subjects = named(objects, "RoleBinding", "t-launcher")["subjects"]
 
-        assert with_token == {"webserver", "webserver-read-only", "daemon"}
+        assert {subject["name"] for subject in subjects} == {"t-dagster", "t-run"}
+        assert [found["metadata"]["name"] for found in objects if "Binding" in found["kind"]] == ["t-launcher"]
+        # The read-only one reads its token to name the launcher, and may do nothing by it.
+        assert accounts == {
+            "webserver": "t-dagster",
+            "daemon": "t-dagster",
+            "webserver-read-only": "t-webserver-read-only",
+        }
+
+    def test_a_location_keeps_the_sizes_that_it_does_not_set(self, everything: list[str]) -> None:
+        objects = rendered(*everything)
+        (pools,) = dict(pods(objects))["Job t-pools-orders"]["spec"]["containers"]
+
+        for container in (server_of(objects, "orders"), pools):
+            assert container["resources"] == {"requests": {"cpu": 2, "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
+        assert server_of(objects, "flights")["resources"]["requests"] == {"cpu": "100m", "memory": "1Gi"}
 
     def test_the_ui_is_reached_through_the_login_only(self, everything: list[str]) -> None:
         objects = rendered(*everything)
@@ -392,6 +469,65 @@ class TestDagster:
         assert_restricted("a run", run)
         assert_restricted("a step", launched(ref, gpu))
 
+    @pytest.mark.parametrize(
+        "tag",
+        [
+            {"container_config": {"securityContext": {"privileged": True}}},
+            {"container_config": {"image": "mine:1"}},
+            {"container_config": {"command": ["sh"]}},
+            {"container_config": {"env": [{"name": "PYTHONPATH", "value": "/mine"}]}},
+            {"container_config": {"env_from": [{"secret_ref": {"name": "login"}}]}},
+            {"container_config": {"volume_mounts": [{"name": "host", "mount_path": "/host"}]}},
+            {"pod_spec_config": {"volumes": [{"name": "host", "host_path": {"path": "/"}}]}},
+            {"pod_spec_config": {"service_account_name": "default"}},
+            {"pod_spec_config": {"host_network": True}},
+            {"pod_spec_config": {"security_context": {"run_as_user": 0}}},
+            {"pod_spec_config": {"containers": [{"name": "other", "image": "mine:1"}]}},
+            {"pod_template_spec_metadata": {"annotations": {"iam.amazonaws.com/role": "admin"}}},
+            {"job_config": {"metadata": {"name": "mine"}}},
+        ],
+        ids=str,
+    )
+    def test_a_runs_tag_cannot_give_it_rights(self, tag: dict[str, Any], instance_of: Any) -> None:
+        objects = rendered()
+        ref = instance_of(dagster_yaml(objects))
+
+        (kind,) = tag
+        with pytest.raises(Exception, match=rf"violated the allowed list: {kind}\."):
+            launched(ref, server=server_of(objects, "flights"), tag=tag)
+
+    def test_a_runs_tag_says_its_size_and_place(self, everything: list[str], instance_of: Any) -> None:
+        objects = rendered(*everything)
+        request = Request(cpu=1, memory="2Gi", gpu=1, gpu_type="l4", timeout="1h")
+        tag = step_config(request, self.settings(objects).node_pools)
+
+        run = launched(instance_of(dagster_yaml(objects)), server=server_of(objects, "orders"), tag=tag)
+
+        assert run["spec"]["nodeSelector"] == {"pool": "l4"}
+        assert run["spec"]["activeDeadlineSeconds"] == 3600
+        assert run["spec"]["containers"][0]["resources"]["limits"]["memory"] == "2Gi"
+        assert_restricted("a run with a tag", run)
+
+    def test_a_step_may_have_an_image_of_its_own(self, everything: list[str], instance_of: Any) -> None:
+        objects = rendered(*everything)
+        server, config = server_of(objects, "orders"), step_config(Request(image="other:1"), {})
+
+        step = launched(instance_of(dagster_yaml(objects)), config, server=server)
+
+        assert step["spec"]["containers"][0]["image"] == "other:1"
+
+    def test_what_tags_may_set_is_for_the_operator_to_say(self, instance_of: Any) -> None:
+        settings = ["runLauncher.tagsMaySet.container_config.image=true"]
+        settings += ["runLauncher.tagsMaySet.container_config.resources=false"]
+        objects = rendered(*(part for setting in settings for part in ("--set", setting)))
+        ref, server = instance_of(dagster_yaml(objects)), server_of(objects, "flights")
+
+        run = launched(ref, server=server, tag={"container_config": {"image": "mine:1"}})
+
+        assert run["spec"]["containers"][0]["image"] == "mine:1"
+        with pytest.raises(Exception, match=r"container_config\.resources"):
+            launched(ref, server=server, tag={"container_config": {"resources": {"limits": {"cpu": "64"}}}})
+
     def test_steps_have_what_runs_have_but_for_size_and_place(self, everything: list[str], instance_of: Any) -> None:
         objects = rendered(*everything)
         pools = self.settings(objects).node_pools
@@ -423,16 +559,17 @@ class TestDagster:
             }.items()
         )
 
-    def test_a_location_gives_its_runs_its_image_and_secrets(self, everything: list[str]) -> None:
-        pod = dict(pods(rendered(*everything)))["Deployment t-location-orders"]["spec"]["containers"][0]
-        env = {variable["name"]: variable.get("value", "") for variable in pod["env"]}
+    def test_a_location_gives_its_runs_and_steps_its_image_and_secrets(
+        self, everything: list[str], instance_of: Any
+    ) -> None:
+        objects = rendered(*everything)
+        server, ref = server_of(objects, "orders"), instance_of(dagster_yaml(objects))
 
-        context = K8sContainerContext.create_from_config(json.loads(env["DAGSTER_CONTAINER_CONTEXT"]))
-
-        assert env["DAGSTER_CURRENT_IMAGE"] == pod["image"] == "tilth:7"
-        container = context.run_k8s_config.container_config
-        assert container["image_pull_policy"] == "Always"
-        assert container["env_from"] == [{"secret_ref": {"name": "orders-keys"}}]
+        for config in (None, step_config(Request(cpu=1), {})):
+            (container,) = launched(ref, config, server=server)["spec"]["containers"]
+            assert container["image"] == server["image"] == "tilth:7"
+            assert container["imagePullPolicy"] == "Always"
+            assert {"secretRef": {"name": "orders-keys"}} in container["envFrom"]
 
     def test_the_workspace_names_each_location(self, everything: list[str]) -> None:
         objects = rendered(*everything)
@@ -497,3 +634,18 @@ def test_node_pools_of_the_example_are_valid() -> None:
     found = TypeAdapter(dict[str, NodePool]).validate_json(pools)
 
     assert {name for name, pool in found.items() if pool.gpu_type == "l4"} == {"l4", "l4-spot"}
+
+
+def test_the_quota_of_the_example_has_room_for_the_runs_that_it_lets_be() -> None:
+    """Finished Jobs count until they are deleted: of runs of a minute each, one after the other, as many as minutes."""
+    values = yaml.safe_load((CHART / "values-production.yaml").read_text())
+    ref = yaml.safe_load(dagster_yaml(rendered(*example("values-production.yaml"))))
+    kept = ref["run_launcher"]["config"]["run_k8s_config"]["job_spec_config"]["ttlSecondsAfterFinished"]
+
+    jobs = values["runCoordinator"]["maxConcurrentRuns"] * (1 + kept / 60)
+
+    assert int(values["resourceQuota"]["count/jobs.batch"]) > jobs
+
+
+def test_the_example_trains_models_in_batches() -> None:
+    assert TestDagster.settings(rendered(*example("values-production.yaml"))).models_per_run == 12
