@@ -1,8 +1,10 @@
 """The landing zone: where feeds leave their files, and how to tell which ones are new."""
 
+import hashlib
 import os
 import re
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,13 @@ from pydantic import PrivateAttr, field_validator
 
 from tilth.deployment import Deployment
 
-# On disk a file counts as landed a second after its rename, so that every listing sees a whole interval of time: what
-# is renamed in during or after a listing belongs to the next one.
+# On disk a file counts as landed a second after its rename: two versions within one tick of the kernel's clock have the
+# same time, and a reader who was told of the first would not tell the second from it.
 SETTLE_NANOSECONDS = 1_000_000_000
+
+# On disk a file that is dated up to this long before what was told last is told too: a volume's clock may be behind
+# this machine's, and a clock may have been set back between two looks.
+LEEWAY_NANOSECONDS = 600 * 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Store(Protocol):
     def put(self, table: str, name: str, data: bytes) -> None: ...
     def read(self, table: str, name: str) -> bytes: ...
     def files(self, table: str | None) -> list[LandedFile]: ...
+    def check_there(self) -> None: ...
     def news(self, cursor: str | None) -> tuple[list[LandedFile], str]: ...
 
 
@@ -114,14 +121,26 @@ class LandingZone(dg.ConfigurableResource):
         return self._store.read(table, name)
 
     def files(self, table: str | None = None) -> list[LandedFile]:
-        """All files, or those of one table, in order of arrival; a landing zone that does not exist yet is empty."""
+        """All files, or those of one table, in order of arrival.
+
+        A landing zone that does not exist yet is empty, and so seems one that is gone: `check_there` tells.
+        """
         return by_arrival(self._store.files(table))
+
+    def check_there(self) -> None:
+        """For who knows that something has landed, and finds less in a listing: the listing may be of nothing.
+
+        Raises:
+            FileNotFoundError: the landing zone is gone; on disk also when it is empty, as an unmounted volume's folder.
+        """
+        self._store.check_there()
 
     def news(self, cursor: str | None = None) -> tuple[list[LandedFile], str]:
         """What arrived since the cursor was given out, in order of arrival, and the next cursor.
 
-        Each arrival is told once along a chain of cursors; without one, or with one of another landing zone, all that
-        is there. A cursor is to be stored and handed back, not to be read.
+        Each arrival is told once along a chain of cursors, and on disk once more when the clock was set back; without
+        a cursor, or with one of another landing zone, all that is there. It is to be stored and handed back, not to be
+        read.
 
         Raises:
             OSError: the landing zone is gone, or the storage refused; the same cursor is good for the next look.
@@ -135,7 +154,8 @@ class Folder:
     """A landing zone on disk.
 
     A file's arrival is its inode change time, which a rename sets, even one that preserves the modification time
-    (`rsync -t`). So a reader's place in the stream is one integer, the end of the interval of time it has looked at.
+    (`rsync -t`). A reader's place in the stream is the time up to which it was told, and a digest of each file told
+    that is dated within the leeway before that or later: 13 bytes each, and none once nothing has landed for so long.
     """
 
     path: Path
@@ -163,18 +183,34 @@ class Folder:
         except FileNotFoundError as error:
             raise not_landed(self.path_of(table, name)) from error
 
-    def news(self, cursor: str | None) -> tuple[list[LandedFile], str]:
-        after = int(cursor) if cursor and cursor.isdecimal() else 0
-        if after and not self.path.is_dir():
+    def check_there(self) -> None:
+        if not self.path.is_dir():
             raise FileNotFoundError(
                 f"The landing zone {self.path} is gone. Bring it back, or mount it again: what has landed meanwhile is "
                 "read then."
             )
-        # Never back, also when the clock is set back: an interval would be looked at twice, or its end be lost.
-        until = max(after, time.time_ns() - SETTLE_NANOSECONDS)
+        if not _entries(self.path):
+            raise FileNotFoundError(
+                f"The landing zone {self.path} is empty, as a mount point is without its volume. Mount it: what has "
+                "landed meanwhile is read then. If it is meant to be empty, make a table's folder in it."
+            )
+
+    def news(self, cursor: str | None) -> tuple[list[LandedFile], str]:
+        after, told = _place_of(cursor)
         files = self.files(None)
-        # Where nothing is, a volume may not be mounted: what landed on it since keeps its time of arrival.
-        return [file for file in files if after < file.arrived_ns <= until], str(until if files else after)
+        if after:
+            self.check_there()
+        if not files:
+            return [], _cursor_of(after, told)
+        now = time.time_ns()
+        until = now - SETTLE_NANOSECONDS
+        # A clock that is behind the cursor is wrong now or was then, and so may be the dates of what landed between.
+        since = after - LEEWAY_NANOSECONDS if after <= until else 0
+        # What is dated in the future landed under another clock: it does not settle by this one.
+        settled = [file for file in files if not until < file.arrived_ns <= now]
+        found = [file for file in settled if file.arrived_ns > since and digest(file) not in told]
+        recent = frozenset(digest(file) for file in settled if file.arrived_ns > until - LEEWAY_NANOSECONDS)
+        return found, _cursor_of(until, recent)
 
     def files(self, table: str | None) -> list[LandedFile]:
         tables = [table] if table else [name for name, entry in _entries(self.path) if entry.is_dir()]
@@ -192,6 +228,16 @@ class Folder:
                     arrival=str(status.st_ctime_ns),
                     size=status.st_size,
                 )
+
+
+def _place_of(cursor: str | None) -> tuple[int, frozenset[str]]:
+    """The place that a cursor keeps; earlier releases' had the time alone."""
+    after, *told = (cursor or "").split(" ")
+    return (int(after), frozenset(told)) if after.isdecimal() else (0, frozenset())
+
+
+def _cursor_of(after: int, told: frozenset[str]) -> str:
+    return " ".join([str(after), *sorted(told)])
 
 
 def _entries(folder: Path) -> list[tuple[str, os.DirEntry[str]]]:
@@ -224,6 +270,12 @@ def is_landing_name(table: str, name: str) -> bool:
 def by_arrival(files: Iterable[LandedFile]) -> list[LandedFile]:
     """In order of arrival, then by name."""
     return sorted(files, key=lambda file: (file.arrived_ns, file.table, file.name))
+
+
+def digest(file: LandedFile) -> str:
+    """Twelve characters (72 bits) for one version of one file."""
+    text = f"{file.table}/{file.name}@{file.arrival}"
+    return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:9]).decode()
 
 
 def not_landed(path: str) -> FileNotFoundError:

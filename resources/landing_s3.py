@@ -1,9 +1,7 @@
 """The landing zone on S3: objects under a prefix, and what a reader must remember to be told each arrival once."""
 
-import hashlib
 import json
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as NotConnected
 from dagster_aws.s3 import S3Resource
 
-from resources.landing import LandedFile, is_landing_name, is_visible, not_landed, partition_of
+from resources.landing import LandedFile, digest, is_landing_name, is_visible, not_landed, partition_of
 
 SECOND = 1_000_000_000  # nanoseconds
 
@@ -91,12 +89,6 @@ class Place:
         return news, replace(self, told=self.told | {digest(file) for file in news})
 
 
-def digest(file: LandedFile) -> str:
-    """Twelve characters (72 bits) for one version of one file."""
-    text = f"{file.table}/{file.name}@{file.arrival}"
-    return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:9]).decode()
-
-
 @dataclass(frozen=True)
 class Bucket:
     """A landing zone on S3, or on what speaks its protocol at `endpoint_url`, under `s3://bucket/prefix`.
@@ -151,6 +143,9 @@ class Bucket:
     def files(self, table: str | None) -> list[LandedFile]:
         tables = [table] if table else self._tables()
         return [file for table in tables for file in self._files_after(table, "")]
+
+    def check_there(self) -> None:
+        """Nothing to look at: to list a bucket that is gone, or cannot be reached, is an error already."""
 
     def _tables(self) -> list[str]:
         root = self._key("")

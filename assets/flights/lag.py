@@ -29,9 +29,12 @@ def partition_lag(landing: LandingZone) -> tuple[list[dg.AssetChecksDefinition],
 
     def waiting(instance: dg.DagsterInstance) -> Arrivals:
         files = landing.files()
-        for table in (*DAILY_TABLES, *REFERENCE_TABLES):
+        numbers = {table: event_numbers(instance, raw_key(table)) for table in (*DAILY_TABLES, *REFERENCE_TABLES)}
+        if any(numbers.values()) or any(arrivals for _, arrivals in unread.values()):
+            landing.check_there()  # where nothing is to be seen any more, nothing would seem to wait
+        for table in numbers:
             of_table = [file for file in files if file.table == table]
-            known = of_table, event_numbers(instance, raw_key(table))
+            known = of_table, numbers[table]
             # To compare arrivals takes all materializations of the table; mostly nothing has come.
             if unread.get(table, (None,))[0] != known:
                 late = not_yet_read(instance, of_table)

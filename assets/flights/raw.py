@@ -78,6 +78,8 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         landed = newest_files(landing, table)
         missing = [day for day in context.partition_keys if day not in landed]
+        if missing:
+            landing.check_there()  # what is only not mounted may be back when the step is tried again
         present = [landed[day] for day in context.partition_keys if day in landed]
         intake = read(table, present, landing)
         good = [day for day in context.partition_keys if day in intake.counts]
@@ -144,6 +146,7 @@ def reference_table(table: str, description: str) -> dg.AssetsDefinition:
     def reference(landing: LandingZone, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         landed = newest_files(landing, table).get(None)
         if landed is None:
+            landing.check_there()
             raise dg.Failure(f"nothing has landed at {landing.path_of(table, f'{table}.csv')}", allow_retries=False)
         intake = read(table, [landed], landing)
         if intake.unreadable:

@@ -57,7 +57,8 @@ def arrival_key(files: Sequence[LandedFile]) -> str:
 def not_yet_read(instance: dg.DagsterInstance, files: Sequence[LandedFile]) -> list[LandedFile]:
     """Those whose arrival is not the one that the table's latest materialization read.
 
-    So a file that somebody loaded by hand is not loaded again, nor are all of them when the sensor starts anew.
+    So a file that somebody loaded by hand is not loaded again, nor are all of them when the sensor starts anew or is
+    told of them again because a clock was set back.
     """
     unread = []
     for table in sorted({f.table for f in files}):

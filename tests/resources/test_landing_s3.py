@@ -132,8 +132,9 @@ def test_a_reader_with_a_cursor_of_another_landing_zone_is_told_everything(s3: S
 
 def test_two_versions_of_one_second_are_two_arrivals(s3: S3, landing: LandingZone) -> None:
     # Until both fall into one second, as S3 writes it.
+    arrivals: set[LandedFile] = set()
     for _ in range(20):
-        arrivals = set()
+        arrivals.clear()
         for data in (b"one", b"two"):
             landing.put("sales", "2020-01-01.csv.gz", data)
             arrivals |= set(landing.files())
@@ -272,6 +273,12 @@ def test_a_look_between_two_listings_of_everything_is_one_request_a_table(monkey
 def test_an_address_has_the_bucket_in_its_path_where_an_endpoint_is_named(s3: S3, endpoint: str, address: str) -> None:
     client = Bucket("s3://bucket", endpoint, "us-east-1").client
     assert client.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "a"}).startswith(address)
+
+
+def test_a_bucket_that_nothing_has_landed_in_is_there(s3: S3) -> None:
+    landing = zone(s3, s3.bucket())
+    landing.check_there()
+    assert landing.files() == []
 
 
 def test_a_missing_bucket_is_named_with_what_s3_said_and_the_next_step(s3: S3) -> None:
