@@ -297,6 +297,7 @@ def in_service(context: dg.AssetExecutionContext, champions: dict[str, StoredMod
     months back. Never one that has seen the month.
     """
     serving = {}
+    causes = set_off_by(context, context.partition_keys, by.ORIGIN)
     for partition in context.partition_keys:
         month, origin = partition.split("|")
         earlier = [key for key in champions if key.endswith(f"|{origin}") and key.split("|")[0] < month]
@@ -307,7 +308,12 @@ def in_service(context: dg.AssetExecutionContext, champions: dict[str, StoredMod
             )
         serving[partition] = champions[max(earlier)]
         context.add_asset_metadata(
-            {"champion": max(earlier), "candidate": serving[partition].card["asset"]}, partition_key=partition
+            {
+                "champion": max(earlier),
+                "candidate": serving[partition].card["asset"],
+                "set_off_by": causes[partition],
+            },
+            partition_key=partition,
         )
     set_data_versions(context, context.asset_key, fingerprints(serving))
     return serving

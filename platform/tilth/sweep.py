@@ -6,6 +6,7 @@ materialization of a partition was made from (`tilth.input_versions`) with those
 """
 
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -38,9 +39,12 @@ def sweep(
 ) -> dg.SensorDefinition:
     """A running sensor that asks for partitions of those of these assets that have an automation condition.
 
-    A partition is asked for when it has been out of date for `patience_seconds`, nothing that it reads is itself out of
-    date, and no run has tried since its inputs changed: a partition that fails is not tried over and over. A partition
-    that was never made counts once all that it reads is there.
+    A partition is asked for when it has been out of date for `patience_seconds`, nothing that it reads is being made or
+    has been out of date for as long, and no run has tried since its inputs changed: a partition that fails is not tried
+    over and over. A partition that was never made counts once all that it reads is there.
+
+    Its time begins when a look first finds it out of date, and anew when it is made, tried or asked for. While inputs
+    change without end, it is asked for once in `patience_seconds`: neither at every look nor never.
 
     Args:
         optional: upstream assets whose absent partitions hold nothing back, as in `tilth.automation`.
@@ -53,35 +57,30 @@ def sweep(
         asset_selection=target,  # not as target=, of which Dagster makes a job, and a job has one way of partitioning
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Finds partitions that were made from older inputs than the present ones, and asks for them.",
+        description=f"Finds partitions that have been out of date for {patience_seconds} s or longer, made from older "
+        "inputs than the present ones, and asks for them.",
     )
     def swept(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        repository, now = context.repository_def, time.time()
+        repository, instance, now = context.repository_def, context.instance, int(time.time())
         assert repository is not None  # noqa: S101 - what targets assets has one
-        graph, cursor = repository.asset_graph, _cursor(context)
-        newest = context.instance.event_log_storage.get_maximum_record_id() or 0
-        if newest == cursor["seen"] and not cursor["watched"]:
+        graph, cursor = repository.asset_graph, _cursor(context, now)
+        seen, newest = cursor["seen"], instance.event_log_storage.get_maximum_record_id() or 0
+        if newest == seen and not cursor["watched"]:
             return dg.SkipReason("Nothing was made since the last look.")
         gaps, ignored = (chosen.resolve(graph) if chosen else set() for chosen in (optional, reference))
-        late: dict[dg.AssetKey, set[str]] = {}
-        watched: dict[str, float] = {}
+        late: dict[dg.AssetKey, dict[str, int]] = {}
+        busy: dict[dg.AssetKey, set[str]] = {}
         for key in sorted(target.resolve(graph)):
             if graph.get(key).automation_condition is None:
                 continue
-            name = key.to_user_string()
-            since = 0 if name in cursor["watched"] else cursor["seen"]
-            found, busy = out_of_date(context.instance, graph, key, ignored, since, gaps)
-            if found:
-                # A clock that was set back would make it wait for that long.
-                late[key], watched[name] = found, min(cursor["watched"].get(name, now), now)
-            elif busy:
-                watched[name] = now
+            before = cursor["watched"].get(key.to_user_string(), {})
+            found, busy[key] = out_of_date(instance, graph, key, ignored, 0 if before else seen, gaps)
+            late[key] = {p: now if last > seen else before.get(p, now) for p, last in found.items()}
+        asked = {key: _ready(instance, graph, key, late, now - patience_seconds) for key in late}
         wanted: dict[str, list[dg.AssetKey]] = defaultdict(list)
-        for key, partitions in late.items():
-            ready = now - watched[key.to_user_string()] >= patience_seconds
-            if ready and not late.keys() & graph.get(key).parent_keys:
-                for partition in partitions:
-                    wanted[partition].append(key)
+        for key, partitions in asked.items():
+            for partition in partitions:
+                wanted[partition].append(key)
         requests = in_ranges(
             [
                 dg.RunRequest(asset_selection=sorted(keys), partition_key=partition or None)
@@ -92,7 +91,8 @@ def sweep(
         for request in requests:
             names = ", ".join(key.to_user_string() for key in request.asset_selection or ())
             context.log.info(f"{names} {request.partition_key or request.tags}: made from older inputs than there are")
-        return dg.SensorResult(run_requests=requests, cursor=json.dumps({"seen": newest, "watched": watched}))
+        watched = {key: since | dict.fromkeys([*asked[key], *busy[key]], now) for key, since in late.items()}
+        return dg.SensorResult(run_requests=requests, cursor=_dumped(newest, watched))
 
     return swept
 
@@ -104,7 +104,7 @@ def out_of_date(
     ignored: Collection[dg.AssetKey],
     since: int,
     optional: Collection[dg.AssetKey] = (),
-) -> tuple[set[str], bool]:
+) -> tuple[dict[str, int], set[str]]:
     """Partitions of the asset made from older inputs than the present ones, or not made though all inputs are there.
 
     Args:
@@ -113,36 +113,27 @@ def out_of_date(
         optional: inputs whose absent partitions hold nothing back.
 
     Returns:
-        The partitions, without those that a run is making or tried in vain since their inputs changed; and whether a
-        run is making any.
+        The partitions, without those that a run is making or tried in vain since their inputs changed, each with the
+        number of the event by which it was last made or tried, or 0; and the partitions that a run is making.
     """
     node = graph.get(key)
     numbers = {parent: event_numbers(instance, parent) for parent in node.parent_keys}
     made = event_numbers(instance, key)
     if not any(number > since for of_asset in (made, *numbers.values()) for number in of_asset.values()):
-        return set(), False
-    storage, definition = instance.event_log_storage, node.partitions_def
+        return {}, set()
+    definition = node.partitions_def
     partitions = definition.get_partition_keys(dynamic_partitions_store=instance) if definition else [NO_PARTITION]
     reads = upstream_partitions(graph, key, partitions)
-    attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
-    if definition is None and (planned := storage.get_latest_planned_materialization_info(key)):
-        attempts = (
-            {NO_PARTITION: (planned.run_id, planned.storage_id)}
-            if planned.storage_id > max(made.values(), default=0)
-            else {}
-        )
-    under_way = {run for run, _ in set(attempts.values()) if _under_way(instance, run)}
-    missing, changed, busy = set(), set(), False
+    attempts = _attempts(instance, graph, key)
+    busy = _under_way(instance, attempts)
+    missing, changed = set(), set()
     for partition, read in reads.items():
         wanted = [(parent, numbers[parent].get(p)) for parent, parts in read.items() for p in parts]
         there = [number for _, number in wanted if number is not None]
         latest = max(there, default=0)
-        run, tried = attempts.get(partition, ("", 0))
-        if run in under_way:
-            busy = True
-        elif tried > latest:
+        if partition in busy or attempts.get(partition, ("", 0))[1] > latest:
             continue
-        elif partition not in made:
+        if partition not in made:
             if there and all(number is not None or parent in optional for parent, number in wanted):
                 missing.add(partition)
         elif max(latest, made[partition]) > since:
@@ -152,21 +143,72 @@ def out_of_date(
         present = inputs_of({parent: reads[partition][parent] for parent in versions}, versions)
         if any(inputs[name] != present[name] for name in inputs.keys() & present.keys()):
             missing.add(partition)
-    return missing, busy
+    return {p: max(made.get(p, 0), attempts.get(p, ("", 0))[1]) for p in missing}, busy
 
 
-def _under_way(instance: dg.DagsterInstance, run_id: str) -> bool:
-    run = instance.get_run_by_id(run_id)
-    return run is not None and not run.is_finished
+def _ready(
+    instance: dg.DagsterInstance,
+    graph: Any,
+    key: dg.AssetKey,
+    late: Mapping[dg.AssetKey, Mapping[str, int]],
+    until: int,
+) -> list[str]:
+    """Of the partitions that are out of date since `until` or longer, those that need not wait for what they read."""
+    since = late[key]
+    due = [partition for partition, first in since.items() if first <= until]
+    parents = graph.get(key).parent_keys if due else ()
+    making = {parent: _under_way(instance, _attempts(instance, graph, parent)) for parent in parents}
+
+    def waits(partition: str, parent: dg.AssetKey, read: str) -> bool:
+        # For one that went out of date later it would wait without end where that changes again and again.
+        return read in making[parent] or late.get(parent, {}).get(read, math.inf) <= since[partition]
+
+    return [
+        partition
+        for partition, reads in upstream_partitions(graph, key, due).items()
+        if not any(waits(partition, parent, read) for parent, parts in reads.items() for read in parts)
+    ]
 
 
-def _cursor(context: dg.SensorEvaluationContext) -> Mapping[str, Any]:
+def _attempts(instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey) -> Mapping[str, tuple[str, int]]:
+    """By partition that a run tries or tried to make since it was last made, that run and the number of its event."""
+    storage = instance.event_log_storage
+    if graph.get(key).partitions_def is not None:
+        return storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
+    planned = storage.get_latest_planned_materialization_info(key)
+    if planned is None or planned.storage_id <= max(event_numbers(instance, key).values(), default=0):
+        return {}
+    return {NO_PARTITION: (planned.run_id, planned.storage_id)}
+
+
+def _under_way(instance: dg.DagsterInstance, attempts: Mapping[str, tuple[str, int]]) -> set[str]:
+    """The partitions whose run has not finished."""
+    runs = {run_id: instance.get_run_by_id(run_id) for run_id, _ in attempts.values()}
+    return {partition for partition, (run_id, _) in attempts.items() if (run := runs[run_id]) and not run.is_finished}
+
+
+def _dumped(seen: int, watched: Mapping[dg.AssetKey, Mapping[str, int]]) -> str:
+    """The cursor: by asset and time since when they are watched, partitions, of which many have the same time."""
+    grouped: dict[str, dict[int, list[str]]] = {}
+    for key, since in watched.items():
+        for partition, first in sorted(since.items()):
+            grouped.setdefault(key.to_user_string(), {}).setdefault(first, []).append(partition)
+    return json.dumps({"seen": seen, "watched": grouped})
+
+
+def _cursor(context: dg.SensorEvaluationContext, now: int) -> Mapping[str, Any]:
+    """The number of the event last seen; and by asset and partition, since when it is watched."""
     anew = {"seen": 0, "watched": {}}
     if context.cursor is None:
         return anew
     try:
         cursor = json.loads(context.cursor)
-        return {"seen": int(cursor["seen"]), "watched": {str(k): float(v) for k, v in cursor["watched"].items()}}
+        # A clock that was set back would make what is watched wait for that long.
+        watched = {
+            str(asset): {str(p): min(int(first), now) for first, partitions in times.items() for p in partitions}
+            for asset, times in cursor["watched"].items()
+        }
+        return {"seen": int(cursor["seen"]), "watched": watched}
     except (ValueError, TypeError, KeyError, AttributeError):
         context.log.warning(f"The cursor {context.cursor[:100]!r} is of another release; everything is looked at anew.")
         return anew

@@ -1,13 +1,21 @@
 """What asks for new models and new predictions by itself: content that is new or changed, never a mere re-run."""
 
+import gzip
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 
+from assets.flights import partitions as by
+from assets.flights import replay
+from assets.flights.definitions import definitions
+from assets.flights.models import in_service
 from assets.flights.sensors import automation_sensors
+from resources.registry import StoredModel
 from tests.automation import (
     CANDIDATES,
     CHAMPION,
@@ -27,7 +35,10 @@ from tests.automation import (
     models_of,
     once,
 )
+from tests.conftest import QUIET, Platform
+from tilth import freshness
 from tilth.automation import on_changed_data
+from tilth.input_versions import INPUTS
 
 MARTS = "marts/departures"
 
@@ -67,6 +78,41 @@ def test_a_day_that_never_landed_holds_back_the_months_whose_window_it_is_in_and
     assert daemon.look()[TRAINING_SET] == {"2013-04"}
     daemon.made([MARTS, FEATURES], [missing])
     assert daemon.look()[TRAINING_SET] == {"2013-01", "2013-02", "2013-03"}
+
+
+def test_a_day_that_fails_a_dbt_test_holds_back_the_training_set_of_its_month_and_the_lag_of_that_says_so(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *others, day = dates("2013-01-01", "2013-01-31")
+    platform.land(day)
+    replay.land_reference(platform.landing)
+    platform.make([key.split("/") for key in REFERENCE])
+    header, flight, *more = gzip.decompress(platform.landing.read("flights", f"{day}.csv.gz")).splitlines(keepends=True)
+    carrier = flight.split(b",")[9]
+    unknown = flight.replace(b"," + carrier + b",", b",ZZ,", 1)
+    platform.landing.put("flights", f"{day}.csv.gz", gzip.compress(b"".join([header, unknown, *more])))
+    flights = definitions(platform.deployment)
+    daemon = Daemon(flights, platform.instance)
+    daemon.made([*DAILY_DBT, FEATURES], others)
+    failed = platform.materialize([key.split("/") for key in (*RAW, *DAILY_DBT, FEATURES)], day)
+    tests = {check.check_name for check in failed.get_asset_check_evaluations() if not check.passed}
+    assert "departures_carrier_is_an_airline" in tests
+    assert TRAINING_SET not in daemon.look()
+
+    monkeypatch.setattr(freshness, "time", SimpleNamespace(time=lambda: time.time() + 31 * 60))
+    repository = flights.get_repository_def()
+    context = dg.build_sensor_context(platform.instance, repository_def=repository)
+    told = repository.get_sensor_def("partition_lag").evaluate_tick(context).asset_events
+    [lag] = [event for event in told if event.asset_key == dg.AssetKey.from_user_string(TRAINING_SET)]
+    assert isinstance(lag, dg.AssetCheckEvaluation)
+    metadata = {name: value.value for name, value in lag.metadata.items()}
+    assert (lag.passed, metadata["oldest"], metadata["cause_partition"]) == (False, "2013-01", day)
+    assert metadata["cause_asset"].to_user_string() in DAILY_DBT
+    assert metadata["run"] == failed.run_id
+    assert f"{day} failed" in (lag.description or "")
+
+    daemon.made([*DAILY_DBT, FEATURES], [day])
+    assert daemon.look()[TRAINING_SET] == {"2013-01"}
 
 
 @pytest.mark.parametrize("upstream", [MARTS, FEATURES])
@@ -210,3 +256,38 @@ def test_models_in_service_that_were_wiped_are_asked_for_where_a_champion_is_and
     assert daemon.look() == {}
     daemon.instance.wipe_assets([dg.AssetKey.from_user_string(IN_SERVICE)])
     assert daemon.look() == {IN_SERVICE: served}
+
+
+class Champion(dg.IOManager):
+    """Holds one model, of Newark in January."""
+
+    def load_input(self, context: dg.InputContext) -> dict[str, StoredModel]:  # noqa: ARG002
+        return {"2013-01|EWR": StoredModel(None, {"asset": "models/delay_boosted", "fingerprint": "1"})}
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None: ...
+
+
+def test_a_model_in_service_says_what_set_it_off_back_to_the_days_of_dbt(daemon: Daemon) -> None:
+    day, newark = "2013-01-31", "2013-01|EWR"
+    version = f"{MARTS} {day} first"
+    daemon.made([MARTS], [day])
+    daemon.instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            CHAMPION.split("/"),
+            partition=newark,
+            tags={"dagster/data_version": "of January"},
+            metadata={INPUTS: dg.MetadataValue.json({MARTS: {day: version}})},
+        )
+    )
+    made = dg.materialize(
+        [dg.AssetSpec(CHAMPION.split("/"), partitions_def=by.models).with_io_manager_key("model_io"), in_service],
+        partition_key="2013-02|EWR",
+        instance=daemon.instance,
+        resources={"model_io": Champion()},
+        run_config=QUIET,
+    )
+    [event] = made.asset_materializations_for_node("models__in_service")
+    assert event.metadata["set_off_by"].value == {
+        MARTS: {day: {"version": version}},
+        CHAMPION: {newark: {"version": "of January"}},
+    }

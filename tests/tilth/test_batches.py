@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -332,6 +333,28 @@ def test_the_log_says_how_far_it_is(instance: dg.DagsterInstance, monkeypatch: p
     assert "things: 0 done, 1 failed, 5 left, about 0 s to go" in text
     assert "things: 2 done, 1 failed, 3 left" in text
     assert "things: 5 done, 1 failed, 0 left" in text
+
+
+def make_second(key: str, *, told: Path) -> Made:
+    """The first one marks its end, after which the other takes half a second."""
+    if key == "a":
+        (told / "a.mark").touch()
+        return make(key)
+    while not (told / "a.mark").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    return make(key)
+
+
+def test_the_log_says_how_far_it_is_while_the_processes_are_busy(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "PROGRESS_SECONDS", 0.05)
+    fn = partial(make_second, told=Path(instance.root_directory))
+    text = log(instance, run(instance, batch(fn), last="b"))
+    assert "things: 2 done, 0 failed, 0 left" in text
+    # One line can be of the outcome of the first; the others came between the two outcomes.
+    assert text.count("things: 1 done, 0 failed, 1 left, about") > 2
 
 
 def return_text(key: str) -> str:

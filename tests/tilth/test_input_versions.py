@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from tilth.sweep import out_of_date, sweep
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-11")
 HISTORY = dg.TimeWindowPartitionMapping(start_offset=-2, end_offset=-1, allow_nonexistent_upstream_partitions=True)
 FIRST, SECOND, THIRD = "2013-01-01", "2013-01-02", "2013-01-03"
+MINUTE, PATIENCE = 60, 180
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Chain:
         sensors = [
             automation_sensor("automation", everything, "All."),
             sweep("sweep", everything, reference=reference, patience_seconds=0),
+            sweep("patient", everything, reference=reference, patience_seconds=PATIENCE),
         ]
         self.definitions = dg.Definitions(assets=self.assets, sensors=sensors)
 
@@ -137,8 +140,22 @@ def chain() -> Iterator[Chain]:
         assert chain.run("lookup", days=None)
         assert chain.run("raw", "clean", "history", "features")
         assert chain.run("summary", days=None)
-        assert chain.asks("sweep") == []
+        assert chain.asks("sweep") == chain.asks("patient") == []
         yield chain
+
+
+@pytest.fixture
+def minutes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Iterator[int]]:
+    """Minutes that pass on the clock that a sweep goes by, as many as are asked for."""
+    clock = SimpleNamespace(now=1_000_000_000)
+    monkeypatch.setattr("tilth.sweep.time", SimpleNamespace(time=lambda: clock.now))
+
+    def passing(count: int) -> Iterator[int]:
+        for minute in range(count):
+            yield minute
+            clock.now += MINUTE
+
+    return passing
 
 
 def test_a_day_carries_the_versions_of_what_it_reads_and_of_nothing_else(chain: Chain) -> None:
@@ -176,8 +193,11 @@ def test_a_day_that_was_never_made_is_asked_for_where_all_but_optional_inputs_ar
     features, history = dg.AssetKey("features"), dg.AssetKey("history")
     chain.instance.wipe_assets([features, history])
     graph = chain.definitions.resolve_asset_graph()
-    assert out_of_date(chain.instance, graph, features, set(), 0) == ({FIRST}, False)
-    assert out_of_date(chain.instance, graph, features, set(), 0, {history}) == ({FIRST, SECOND, THIRD}, False)
+    assert out_of_date(chain.instance, graph, features, set(), 0) == ({FIRST: 0}, set())
+    assert out_of_date(chain.instance, graph, features, set(), 0, {history}) == (
+        {FIRST: 0, SECOND: 0, THIRD: 0},
+        set(),
+    )
 
 
 def test_the_same_content_made_again_and_a_refreshed_reference_ask_for_nothing(chain: Chain) -> None:
@@ -227,16 +247,75 @@ def test_a_failed_day_is_not_tried_again_until_what_it_reads_changes(chain: Chai
 def test_a_day_that_was_never_made_is_asked_for_once_all_that_it_reads_is_there(chain: Chain) -> None:
     fourth = "2013-01-04"
     chain.land("first", fourth)
-    assert chain.run("raw", "clean", days=(fourth, fourth))
-    assert chain.asks("sweep") == [(("history",), fourth, fourth)]
-    assert chain.run("history", days=(fourth, fourth))
-    assert chain.asks("sweep") == [(("features",), fourth, fourth)]
+    assert chain.run("raw", days=(fourth, fourth))
+    assert chain.asks("sweep") == [(("clean",), fourth, fourth)]
+    assert chain.run("clean", days=(fourth, fourth))
+    # The features of a day read the history of the days before it.
+    assert chain.asks("sweep") == [(("features", "history"), fourth, fourth)]
+
+
+def test_each_partition_waits_for_its_own_patience(chain: Chain, minutes: Callable[[int], Iterator[int]]) -> None:
+    asked = {}
+    for minute in minutes(7):
+        if minute in (0, 2):
+            chain.land("second", THIRD if minute == 0 else SECOND)
+            assert chain.run("raw", "clean", "history", days=(SECOND, THIRD))
+        if asks := chain.asks("patient"):
+            asked[minute] = asks
+    # Nothing was made of what was asked for.
+    third, second = (("features",), THIRD, THIRD), (("features",), SECOND, SECOND)
+    assert asked == {3: [third], 5: [second], 6: [third]}
+
+
+def test_what_is_sent_again_every_minute_is_asked_for_once_in_a_patience_at_each_asset(
+    chain: Chain, minutes: Callable[[int], Iterator[int]]
+) -> None:
+    asked: dict[str, list[int]] = {"features": [], "summary": []}
+    for minute in minutes(17):
+        chain.land(f"of minute {minute}", SECOND)
+        assert chain.run("raw", "clean", "history", days=(SECOND, SECOND))
+        for (key,), first, last in chain.asks("patient"):
+            asked[key].append(minute)
+            assert chain.run(key, days=(first, last) if first else None)
+    # Each that was made is found out of date a minute later.
+    assert asked == {"features": [3, 7, 11, 15], "summary": [8, 16]}
+
+
+def test_what_a_condition_makes_again_meanwhile_begins_to_wait_anew(
+    chain: Chain, minutes: Callable[[int], Iterator[int]]
+) -> None:
+    for minute in minutes(8):
+        if minute % 3 == 2:
+            assert chain.run("features")
+        chain.land(f"of minute {minute}", SECOND)
+        assert chain.run("raw", "clean", "history", days=(SECOND, SECOND))
+        assert ("features",) not in [keys for keys, *_ in chain.asks("patient")]
+
+
+@pytest.mark.parametrize(("made", "asked"), [(FIRST, [(("features",), THIRD, THIRD)]), (THIRD, [])])
+def test_a_day_waits_while_what_it_reads_is_being_made_and_not_for_another_day(
+    chain: Chain, made: str, asked: list[object]
+) -> None:
+    chain.land("second", THIRD)
+    assert chain.run("raw", "clean", "history", days=(THIRD, THIRD))
+    seen: list[object] = []
+    chain.during["clean"] = lambda: seen.extend(chain.asks("sweep"))
+    assert chain.run("clean", days=(made, made))
+    assert seen == asked
+    assert chain.asks("sweep") == [(("features",), THIRD, THIRD)]
+
+
+def test_the_sensor_says_how_long_it_waits(chain: Chain) -> None:
+    description = chain.definitions.get_repository_def().get_sensor_def("patient").description
+    assert description
+    assert "out of date for 180 s or longer" in description
 
 
 def test_a_cursor_of_another_release_is_looked_past(chain: Chain) -> None:
     chain.land("second", FIRST)
     assert chain.run("raw", days=(FIRST, FIRST))
-    for cursor in ("", "7", "{}", '{"seen": "x"}', json.dumps({"seen": 3, "watched": [1]})):
+    unknown = [{"seen": "x"}, {"seen": 3, "watched": [1]}, {"seen": 10**6, "watched": {"features": 7.5}}]
+    for cursor in ("", "7", "{}", *map(json.dumps, unknown)):
         chain.cursors["sweep"] = cursor
         assert chain.asks("sweep") == [(("clean",), FIRST, FIRST)]
 
