@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from assets.flights import partitions as by
 from assets.flights import replay
 from benchmarks.report import Figure, load_average, report
 from resources.landing import LandingZone
@@ -21,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 REPEATS = 3
 REFERENCE = "+key:marts/aircraft or +key:marts/airlines or +key:marts/airports"
 DAILY = "(key:raw/flights+ or key:raw/weather+) and +key:features/departures"
+DAYS = f"{replay.FIRST_DAY}...{replay.LAST_DAY}"
 
 
 def materialize(home: Path, selection: str, *partitions: str) -> float:
@@ -52,10 +52,12 @@ def landing_to_features() -> float:
         landing = LandingZone(uri=str(home / "landing"))
         replay.land_reference(landing)
         replay.land_days(landing, replay.FIRST_DAY, replay.LAST_DAY)
-        reference = materialize(home, REFERENCE)
-        daily = materialize(home, DAILY, "--partition-range", f"{replay.FIRST_DAY}...{replay.LAST_DAY}")
-        print(f"  {len(by.days.get_partition_keys())} days: reference tables {reference:.1f} s, daily {daily:.1f} s")
-        return reference + daily
+        return make(home)
+
+
+def make(home: Path) -> float:
+    """Seconds of the one run that makes all of it, from what has landed."""
+    return materialize(home, f"{REFERENCE} or ({DAILY})", "--partition-range", DAYS)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ def reference_table(table: str, description: str) -> dg.AssetsDefinition:
     @dg.asset(
         key=raw_key(table),
         description=f"{description} One row per line of the landed file that keeps to the schema.",
+        backfill_policy=by.one_step,  # so that a backfill of days takes it along
         pool="warehouse",
         retry_policy=retries.io,
         group_name="raw",

@@ -12,7 +12,9 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +26,12 @@ GPU_RESOURCE = "nvidia.com/gpu"
 GPU_TYPES = frozenset({"t4", "v100", "a10", "a10g", "a100", "l4", "l40s", "h100", "h200", "b200"})
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
+_OF_CHART = "(TILTH_NODE_POOLS, which the chart makes of nodePools)"
+
 Of = TypeVar("Of", float, str)
 # A size that depends on the partition: a table whose "default" is for keys it does not name, or a function of the key.
 PerPartition = Mapping[str, Of] | Callable[[str], Of]
-_functions: dict[str, Callable[[str], Any]] = {}
+_functions: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,20 @@ def compute(
             takes more; tilth/lanes.py then tries it again with twice as much.
         gpu: how many; of any type unless `gpu_type` names one: "l4", "a100".
         disk: of local scratch space, as a quantity.
-        spot: on nodes that may be taken away, where the deployment has such; lost twice, it moves to others.
+        spot: on nodes that may be taken away, where the deployment has such; lost twice, it moves to others if any fit.
         timeout: how long the step may run, as `timeout("2h")` says it.
         image: instead of the code location's.
         pool: the name of a node pool of the deployment (TILTH_NODE_POOLS), where the rest does not say which.
+
+    A pod has of `cpu`, `memory` and `disk`, where they are left out, what the deployment gives a run.
 
     `cpu`, `memory` and `disk` may depend on the partition: a table `{"2013-12": "8Gi", "default": "2Gi"}`, or a
     function of the partition's key. A step over several gets the largest. Dagster's own executor, which knows tags
     only, gives the largest of a table, and nothing for a function.
 
     Raises:
-        ValueError: a size is none, or not above zero; the type of GPU or the pool is unknown. It names the asset.
+        ValueError: a size is none, or not above zero; the type of GPU or the pool is unknown; the deployment has pools
+            with GPUs, and none that fits. It names the asset.
     """
     request = Request(cpu, memory, gpu, gpu_type, disk, spot, timeout, image, pool)
     pools = Deployment().node_pools
@@ -104,7 +111,7 @@ def compute(
         _check(request, pools)
     except (TypeError, ValueError) as problem:
         raise ValueError(f"compute(...) of {_asker(inspect.currentframe())}: {problem}") from None
-    fields = {name: _encoded(value) for name, value in asdict(request).items() if value not in (None, False)}
+    fields = {name: _encoded(value) for name, value in vars(request).items() if value not in (None, False)}
     config = step_config(_known(request), pools)
     shown = {"cpu": cpu, "memory": memory, "disk": disk}
     return {
@@ -118,8 +125,15 @@ def compute(
 
 
 def request_of(tags: Mapping[str, str]) -> Request | None:
-    """What the op tags of a step ask for; None if nothing."""
-    return Request(**{name: _decoded(value) for name, value in json.loads(tags[TAG]).items()}) if TAG in tags else None
+    """What the op tags of a step ask for, its `timeout(...)` included; None if nothing.
+
+    Raises:
+        ValueError: a size is a function that this process did not define.
+    """
+    if TAG not in tags:
+        return None
+    request = Request(**{name: _decoded(value) for name, value in json.loads(tags[TAG]).items()})
+    return replace(request, timeout=request.timeout or tags.get(timeouts.TAG))
 
 
 def requested(tags: Mapping[str, str]) -> dict[str, str]:
@@ -167,12 +181,16 @@ def pool_for(request: Request, pools: Mapping[str, NodePool], *, on_demand: bool
         return request.pool
     spot = request.spot and not on_demand
     if request.gpu:
-        types = (None, request.gpu_type)
-        fitting = [
-            name for name, pool in pools.items() if pool.gpu_type and (types[1] or pool.gpu_type) == pool.gpu_type
-        ]
+        fitting = [name for name, gpu_type in _gpus(pools).items() if request.gpu_type in (None, gpu_type)]
         return min(fitting, key=lambda name: pools[name].spot != spot, default=None)
     return next((name for name, pool in pools.items() if spot and pool.spot and not pool.gpu_type), None)
+
+
+def leaves_spot(request: Request, pools: Mapping[str, NodePool]) -> bool:
+    """Whether `on_demand` moves the step from its nodes to a pool that stays."""
+    default = next((name for name, pool in pools.items() if pool.default), None)
+    taken, other = (pool_for(request, pools, on_demand=on_demand) or default for on_demand in (False, True))
+    return other is not None and other != taken and not pools[other].spot
 
 
 def shortages(request: Request) -> list[str]:
@@ -227,9 +245,22 @@ def _check(request: Request, pools: Mapping[str, NodePool]) -> None:
     # One machine has no pools; what is asked for a cluster is checked on the cluster.
     if request.pool is not None and pools and request.pool not in pools:
         raise ValueError(
-            f"pool={request.pool!r} is not among this deployment's node pools: {', '.join(sorted(pools))} "
-            "(TILTH_NODE_POOLS, which the chart makes of nodePools)."
+            f"pool={request.pool!r} is not among this deployment's node pools: {', '.join(sorted(pools))} {_OF_CHART}."
         )
+    # Where no pool fits, a pod would have no selector, and take any GPU.
+    gpus = _gpus(pools)
+    there = ", ".join(f"{gpu_type} (pool {name})" for name, gpu_type in sorted(gpus.items())) or "none"
+    fitting = {name for name, gpu_type in gpus.items() if request.gpu_type in (None, gpu_type)}
+    if request.gpu and request.pool in pools and request.pool not in fitting:
+        has = gpus.get(str(request.pool), "no GPU")
+        raise ValueError(f"gpu={request.gpu}: pool {request.pool!r} has {has}; GPUs there are: {there} {_OF_CHART}.")
+    if request.gpu_type is not None and gpus and not fitting:
+        raise ValueError(f"gpu_type={request.gpu_type!r}: no node pool has it; there are {there} {_OF_CHART}.")
+
+
+def _gpus(pools: Mapping[str, NodePool]) -> dict[str, str]:
+    """By pool, the type of its GPUs."""
+    return {name: pool.gpu_type for name, pool in pools.items() if pool.gpu_type}
 
 
 def _check_size(name: str, size: Any) -> None:
@@ -277,17 +308,40 @@ def _numbers(table: Mapping[str, Any]) -> bool:
 
 
 def _encoded(value: Any) -> Any:
-    # A tag is text. The process that runs the step loads the same definitions, so a function is found by its place.
+    # A tag is text. The process that runs the step loads the same definitions, so a function is found by its place,
+    # and where several have one, two lambdas of a line or those that a function made, by their order.
     if not callable(value):
         return value
-    code: Any = getattr(value, "__code__", None)
-    place = f"{value.__module__}:{value.__qualname__}:{code.co_firstlineno if code else ''}"
-    _functions[place] = value
-    return {"function of": place}
+    plain = _plain(value)
+    line = getattr(getattr(plain, "__code__", None), "co_firstlineno", "")
+    place = f"{plain.__module__}:{getattr(plain, '__qualname__', type(plain).__qualname__)}:{line}"
+    names = (f"{place}#{number}" if number else place for number in count())
+    name = next(name for name in names if name not in _functions or _is_again(value, _functions[name]))
+    _functions[name] = value
+    return {"function of": name}
+
+
+def _is_again(function: Any, known: Any) -> bool:
+    """Whether it is the same function, or that of a file that was loaded once more."""
+    modules = [getattr(_plain(found), "__globals__", None) for found in (function, known)]
+    return function == known or modules[0] is not modules[1]
+
+
+def _plain(function: Any) -> Any:
+    while isinstance(function, partial):
+        function = function.func
+    return function
 
 
 def _decoded(value: Any) -> Any:
-    return _functions[value["function of"]] if isinstance(value, dict) and "function of" in value else value
+    if not isinstance(value, dict) or "function of" not in value:
+        return value
+    if value["function of"] not in _functions:
+        raise ValueError(
+            f"compute(...): a size is given by the function {value['function of']}, which this process did not define. "
+            "Define it whenever its module is loaded, in the same order."
+        )
+    return _functions[value["function of"]]
 
 
 def _asker(frame: Any) -> str:

@@ -100,7 +100,9 @@ class HeavySteps(K8sStepHandler):
         launcher: Any = step_handler_context.instance.run_launcher
         own = K8sContainerContext.create_for_run(step_handler_context.dagster_run, launcher, include_run_tags=False)
         asked = self._configs[self._get_step_key(step_handler_context)]
-        return own.merge(K8sContainerContext(run_k8s_config=asked))
+        sizes = [dict(found.container_config.get("resources") or {}) for found in (own.run_k8s_config, asked)]
+        container = {**asked.container_config, "resources": merged_resources(*sizes)}
+        return own.merge(K8sContainerContext(run_k8s_config=asked._replace(container_config=container)))
 
     def _pods(self, run_id: str) -> Mapping[str, Sequence[Any]]:
         """By name of the Job, all pods of the run's steps: one question for all of them."""
@@ -122,3 +124,11 @@ class HeavySteps(K8sStepHandler):
         of_it = f"involvedObject.kind={kind},involvedObject.name={name}"
         events = self._cluster.core_api.list_namespaced_event(self._namespace, field_selector=of_it).items
         return [event.message for event in events if event.type == "Warning"]
+
+
+def merged_resources(own: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The requests and limits that are asked for, and of what is not asked for, the own: without any memory a pod would
+    be the first that is evicted.
+    """
+    merged = {kind: {**own.get(kind, {}), **asked.get(kind, {})} for kind in ("requests", "limits")}
+    return {**own, **{kind: sizes for kind, sizes in merged.items() if sizes}}

@@ -6,15 +6,17 @@ A step in a pod of its own is started again where that helps:
 
 - It took more memory than it was given: with twice as much, up to the deployment's ceiling. What it then needed is
   kept; the next run begins with it, and says so.
-- Its pod was evicted, preempted or deleted: up to five times, after the second on nodes that stay.
+- Its pod was evicted, preempted or deleted: up to five times, after the second on nodes that stay where such fit.
 
 Where its image cannot be pulled, or no node takes it for a set time, it fails with what Kubernetes says. All else is
-for the asset's retry policy. What here is not Dagster's public API docs/upgrading.md names.
+for the asset's retry policy; one that cannot be started fails alone. What here is not Dagster's public API
+docs/upgrading.md names.
 """
 
 import json
 from collections import Counter
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -31,8 +33,9 @@ from dagster._core.executor.step_delegating import (
 from dagster_shared.error import SerializableErrorInfo
 
 from tilth import timeouts
-from tilth.compute import TAG, Request, as_quantity, pool_for, quantity, request_of, step_config
+from tilth.compute import TAG, Request, as_quantity, leaves_spot, pool_for, quantity, request_of, step_config
 from tilth.deployment import Deployment
+from tilth.fork_server import fork_server
 from tilth.light_steps import LightSteps
 from tilth.step_pods import Ending, memory_limit, unschedulable
 from tilth.turns import partitions_of, planned_partitions, wait_for_turn
@@ -55,11 +58,16 @@ def lanes_executor(code_location: str, *modules: str) -> dg.ExecutorDefinition:
     Steps whose asset has `op_tags=compute(...)` get a Kubernetes Job each, as many at once as the cluster takes. The
     others run in the run's pod, as many at once as it has cores, forked from a process that is warm.
     """
-    warm_up(code_location, *modules)
+    preload = warm_up(code_location, *modules)
+
+    def create(context: dg.InitExecutorContext) -> dg.Executor:
+        fork_server(context.instance, preload)
+        return _Lanes(Deployment())
+
     return dg.ExecutorDefinition(
         name="lanes",
         requirements=dg.multiple_process_executor_requirements(),
-        executor_creation_fn=lambda _: _Lanes(Deployment()),
+        executor_creation_fn=create,
         description="Steps that ask for a machine in pods of their own; the others warm in the run's pod.",
     )
 
@@ -94,6 +102,7 @@ class _Lanes(StepDelegatingExecutor):
         self, step_context: Any, err_info: Any, known_state: Any
     ) -> dg.DagsterEvent:
         problem = self._lanes.problems.pop(step_context.step.key, None)
+        known_state = self._lanes.without_begun_again(step_context.step.key, known_state)
         if problem is None:
             return super().log_failure_or_retry_event_after_error(step_context, err_info, known_state)
         error = SerializableErrorInfo(message=problem.said + "\n", stack=[], cls_name="StepEnded")
@@ -116,10 +125,12 @@ class _Steps(StepHandler):
         self._light = LightSteps(cpu_count())
         self._heavy: Any = None
         self._partitions: dict[dg.AssetKey, set[str]] | None = None
-        # By step: what it is given, what it was given more than it asked for, how often its pod was lost.
+        # By step: what it asks for, what it is given, how often its pod was lost, and how often it began again.
+        self._asked: dict[str, Request] = {}
         self._given: dict[str, Request] = {}
-        self._learnt: dict[str, str] = {}
         self._losses: Counter[str] = Counter()
+        self._begun_again: Counter[str] = Counter()
+        self._unstarted: dict[str, _Problem] = {}
         self._told: set[str] = set()
         self.problems: dict[str, _Problem] = {}
 
@@ -129,6 +140,15 @@ class _Steps(StepHandler):
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         context, step = step_handler_context, _step(step_handler_context)
+        self._unstarted.pop(step.key, None)
+        try:
+            yield from self._launch(context, step)
+        except Exception as problem:  # noqa: BLE001 (of a size that somebody's function gives, or of the cluster)
+            # Dagster's executor would end all other steps of the run.
+            said = f"{_what(context, step)} could not be started: {_cause(problem)}"
+            self._unstarted[step.key] = _Problem("policy", said)
+
+    def _launch(self, context: StepHandlerContext, step: Any) -> Iterator[dg.DagsterEvent]:
         request = request_of(step.tags)
         if request is None:
             log = context.get_step_context(step.key)
@@ -137,7 +157,10 @@ class _Steps(StepHandler):
             self._light.start(step.key, context.execute_step_args.get_command_args()[-1], limit)
             return
         if step.key not in self._given:
-            self._given[step.key] = self._first_request(context, step, request)
+            if self._partitions is None:
+                self._partitions = planned_partitions(context.instance, context.dagster_run.run_id)
+            self._asked[step.key] = request.of(partitions_of(step, self._partitions))
+            self._given[step.key] = self._first_request(context, step)
         given = self._given[step.key]
         on_demand = self._losses[step.key] >= LOSSES_ON_SPOT
         pools = self._deployment.node_pools
@@ -148,14 +171,18 @@ class _Steps(StepHandler):
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
         context, step = step_handler_context, _step(step_handler_context)
-        problem = self._light_problem(context, step) if TAG not in step.tags else self._heavy_problem(context, step)
+        look = self._heavy_problem if TAG in step.tags else self._light_problem
+        problem = self._unstarted.get(step.key) or look(context, step)
         if problem is None or _has_ended(context, step.key):
             return CheckStepHealthResult.healthy()
         self.problems[step.key] = problem
+        self._begun_again[step.key] += problem.then == "again"
         return CheckStepHealthResult.unhealthy(problem.said)
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         step = _step(step_handler_context)
+        if step.key in self._unstarted:
+            return
         if TAG not in step.tags:
             self._light.stop(step.key)
             return
@@ -167,23 +194,31 @@ class _Steps(StepHandler):
         if parent is not None and any(TAG in step.tags for step in plan_context.execution_plan.steps):
             self._heavy_of(plan_context.instance).end_steps_of(parent)
 
-    def remember(self, instance: dg.DagsterInstance, step_key: str) -> None:
-        """Keep how much memory the step needed, if that was more than it asked for."""
-        if step_key in self._learnt:
-            instance.daemon_cursor_storage.set_cursor_values({f"tilth/memory/{step_key}": self._learnt[step_key]})
+    def without_begun_again(self, step_key: str, known_state: Any) -> Any:
+        """The state with the attempts that the asset's retry policy counts: a lost pod is no failure of the asset.
 
-    def _first_request(self, context: StepHandlerContext, step: Any, request: Request) -> Request:
-        """What the first attempt is given: what is asked for, or what it needed when it last asked for the same."""
-        if self._partitions is None:
-            self._partitions = planned_partitions(context.instance, context.dagster_run.run_id)
-        asked = request.of(partitions_of(step, self._partitions))
-        place = f"tilth/memory/{step.key}"
-        found = context.instance.daemon_cursor_storage.get_cursor_values({place}).get(place)
-        learnt = json.loads(found) if found else {}
-        if learnt.get("asked") != step.tags[TAG]:
+        An exception within the step's process Dagster counts there, as one more than all attempts.
+        """
+        attempts = dict(known_state.previous_retry_attempts)
+        attempts[step_key] = max(0, attempts.get(step_key, 0) - self._begun_again[step_key])
+        return known_state._replace(previous_retry_attempts=attempts)
+
+    def remember(self, instance: dg.DagsterInstance, step_key: str) -> None:
+        """Keep how much memory the step needed, if that was more than what one that asks for as much begins with."""
+        asked, given = self._asked.get(step_key), self._given.get(step_key)
+        if asked and given and given.memory not in (None, asked.memory):
+            needed = {**_needed(instance, step_key), asked.memory or "": given.memory}
+            instance.daemon_cursor_storage.set_cursor_values({_place(step_key): json.dumps(needed)})
+
+    def _first_request(self, context: StepHandlerContext, step: Any) -> Request:
+        """What the first attempt is given: what is asked for, or what was needed when it last asked for as much."""
+        asked = self._asked[step.key]
+        needed = _needed(context.instance, step.key).get(asked.memory or "")
+        if needed is None:
             return asked
-        self._learnt[step.key] = found or ""
-        needed = as_quantity(int(quantity(asked.memory) * learnt["times"])) if asked.memory else learnt["worked"]
+        needed = min(needed, self._deployment.memory_ceiling, key=quantity)
+        if asked.memory is not None and quantity(needed) <= quantity(asked.memory):
+            return asked
         _told(
             context, step,
             f"{_what(context, step)} needed {needed} of memory before, and begins with it. Ask for it: "
@@ -232,25 +267,24 @@ class _Steps(StepHandler):
         self._losses[step.key] += 1
         if self._losses[step.key] > LOSSES:
             return _Problem("policy", f"{what} lost its pod {LOSSES + 1} times, now because {ending.said}.")
-        moved = self._given[step.key].spot and self._losses[step.key] == LOSSES_ON_SPOT
+        moved = self._losses[step.key] == LOSSES_ON_SPOT and leaves_spot(
+            self._given[step.key], self._deployment.node_pools
+        )
         return _Problem("again", f"{what}: {ending.said}. It begins again{', on nodes that stay' if moved else ''}.")
 
-    def _more_memory(self, what: str, step: Any, limit: str | None) -> _Problem:
-        had, most = quantity(limit) if limit else 0, quantity(self._deployment.memory_ceiling)
-        if not had or had >= most:
+    def _more_memory(self, what: str, step: Any, limit_bytes: int | None) -> _Problem:
+        most = quantity(self._deployment.memory_ceiling)
+        had = as_quantity(limit_bytes) if limit_bytes else "its node has"
+        if not limit_bytes or limit_bytes >= most:
             return _Problem(
                 "policy",
-                f"{what} needed more than {limit or 'its node has'} of memory, and more is not given "
+                f"{what} needed more than {had} of memory, and more is not given "
                 f"(TILTH_MEMORY_CEILING is {self._deployment.memory_ceiling}). Run fewer partitions at once, or raise "
                 "it.",
             )
-        more = as_quantity(min(2 * had, most))
-        given = self._given[step.key]
-        asked = quantity(given.memory) if given.memory else had
-        times = quantity(more) / asked * json.loads(self._learnt.get(step.key, '{"times": 1}'))["times"]
-        self._learnt[step.key] = json.dumps({"asked": step.tags[TAG], "worked": more, "times": times})
-        self._given[step.key] = replace(given, memory=more)
-        return _Problem("again", f"{what} needed more than {limit} of memory. It begins again with {more}.")
+        more = as_quantity(min(2 * limit_bytes, most))
+        self._given[step.key] = replace(self._given[step.key], memory=more)
+        return _Problem("again", f"{what} needed more than {had} of memory. It begins again with {more}.")
 
     def _pods(self, context: StepHandlerContext) -> Any:
         return self._heavy_of(context.instance)
@@ -278,6 +312,24 @@ def _what(context: StepHandlerContext, step: Any) -> str:
     tags = context.dagster_run.tags
     ends = [tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
     return f"{_names(step)} {tags.get('dagster/partition') or (f'{ends[0]} to {ends[1]}' if ends[0] else '')}".strip()
+
+
+def _place(step_key: str) -> str:
+    return f"tilth/memory/{step_key}"
+
+
+def _needed(instance: dg.DagsterInstance, step_key: str) -> dict[str, str]:
+    """By how much memory the step asked for, how much it needed."""
+    found = instance.daemon_cursor_storage.get_cursor_values({_place(step_key)}).get(_place(step_key))
+    return json.loads(found) if found else {}
+
+
+def _cause(problem: Exception) -> str:
+    """What Kubernetes says, where it was that which refused; else the error."""
+    answer: Any = getattr(problem, "k8s_api_exception", problem)
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        return json.loads(answer.body)["message"]
+    return f"{type(answer).__name__}: {answer}"
 
 
 def _told(context: StepHandlerContext, step: Any, message: str, **metadata: str) -> dg.DagsterEvent:

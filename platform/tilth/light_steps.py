@@ -9,11 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from typing import Any
 
 from tilth.timeouts import descendants
 
 _GRACE_SECONDS = 5.0
+# Starting a process looks how all others are, and of two threads that look at once the second finds 255 for an exit
+# code. So one thread at a time starts a process or reads how one ended.
+_ONE_LOOKS = threading.Lock()
 
 
 @dataclass
@@ -22,6 +26,7 @@ class _Light:
     pid: int | None = None
     began: float = 0.0
     exit_code: int | None = None
+    not_started: str = ""
     told_to_stop: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -46,6 +51,8 @@ class LightSteps:
 
     def death(self, step_key: str) -> str:
         """How the step's process died; empty while it lives, and when it ended by itself: the log then says how."""
+        if why := self._steps[step_key].not_started:
+            return f"could not be started ({why})"
         code = self._steps[step_key].exit_code
         if not code:
             return ""
@@ -68,15 +75,19 @@ class LightSteps:
 
 
 def _follow(step: _Light, arguments: str) -> None:
-    """Start the process and wait for its end. No other thread asks for it: the first that reads how it ended has it."""
+    """Start the process and wait for its end."""
     try:
         if not step.told_to_stop:
             process = get_context("forkserver").Process(target=_execute, args=(arguments,))
             step.began = time.monotonic()
-            process.start()
+            with _ONE_LOOKS:
+                process.start()
             step.pid = process.pid
-            process.join()
-            step.exit_code = process.exitcode
+            wait([process.sentinel])
+            with _ONE_LOOKS:
+                step.exit_code = process.exitcode
+    except Exception as problem:  # noqa: BLE001 (nobody reads what this thread raises: the step would never end)
+        step.not_started = f"{type(problem).__name__}: {problem}"
     finally:
         step.ended.set()
 

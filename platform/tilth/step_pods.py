@@ -12,7 +12,18 @@ _HOPELESS = {
     "CreateContainerConfigError",
     "CreateContainerError",
 }
-_LOST_REASONS = {"Evicted", "Preempting", "Shutdown", "NodeShutdown", "NodeLost", "NodeAffinity", "Terminated"}
+# Beside these, all that begin with OutOf (OutOfcpu, OutOfnvidia.com/gpu): as the next, the node, when it restarts, has
+# no longer what the scheduler gave away.
+_LOST_REASONS = {
+    "UnexpectedAdmissionError",
+    "Evicted",
+    "Preempting",
+    "Shutdown",
+    "NodeShutdown",
+    "NodeLost",
+    "NodeAffinity",
+    "Terminated",
+}
 _SIGTERM, _SIGKILL = 143, 137
 
 
@@ -42,7 +53,7 @@ def ending_of(pod: Any, unschedulable_seconds: float) -> Ending | None:
     if status.reason == "DeadlineExceeded":
         return Ending("late", status.message or "")
     if status.phase == "Failed" and status.reason:
-        how = "lost" if status.reason in _LOST_REASONS else "ended"
+        how = "lost" if status.reason in _LOST_REASONS or status.reason.startswith("OutOf") else "ended"
         return Ending(how, f"{status.reason}: {(status.message or '').strip()}")
     if ended is not None and ended.exit_code != 0:
         if ended.reason == "OOMKilled":
@@ -67,7 +78,11 @@ def unschedulable(pod: Any) -> str:
     return next(found, "") or ""
 
 
-def memory_limit(pod: Any) -> str | None:
-    """How much memory the pod's step is given, as a quantity; None if there is no limit."""
+def memory_limit(pod: Any) -> int | None:
+    """How many bytes of memory the pod's step is given; None if there is no limit."""
+    from kubernetes.utils import parse_quantity  # where there is a pod, it is imported
+
     resources = pod.spec.containers[0].resources
-    return (resources.limits or {}).get("memory") if resources else None
+    limit = (resources.limits or {}).get("memory") if resources else None
+    # In Kubernetes' own writing: of "1.3Gi" it makes "1395864371200m".
+    return None if limit is None else int(parse_quantity(limit))

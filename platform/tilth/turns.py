@@ -4,11 +4,14 @@ Automation leaves a partition alone that is being made, but a person, a backfill
 Dagster's limits do not say it: a pool counts steps of any partition, and a run's tags do not name those of a range.
 
 Runs take their turn by when they started, so that of two the earlier never waits for the later. `warm_executor` asks.
+
+A run notes the moment of its start before others can read it. So whoever asks first waits for those that are about to
+start; what begins to start after it has asked starts later. Then it sees every run that started before it.
 """
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -16,6 +19,9 @@ from dagster._core.events import EngineEventData
 from dagster._utils.interrupts import raise_interrupts_as
 
 LOOK_SECONDS = 1.0
+# What is about to start for longer than this waits for a machine, rather than for the database to store its start.
+START_SECONDS = 60.0
+_ABOUT_TO_START = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
 _AT_WORK = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -23,32 +29,55 @@ def wait_for_turn(instance: dg.DagsterInstance, run_id: str) -> None:
     """Return when no run that started before this one is making a partition that this one makes.
 
     What it waits for is in the run's log. Of machines whose clocks differ, two runs that start within that difference
-    may both go on; the stores then keep what the later one wrote, whole.
+    may both go on, and so may two of which one takes a minute to store its start; the stores then keep what the later
+    one wrote, whole.
 
     Raises:
         DagsterExecutionInterruptedError: the run was cancelled meanwhile.
     """
-    own: Mapping[dg.AssetKey, set[str]] | None = None
-    finished: set[str] = set()
-    said = ""
-    while earlier := [found for found in _started_before(instance, run_id) if found.run_id not in finished]:
-        own = planned_partitions(instance, run_id) if own is None else own
-        common = next(
-            ((run, what) for run in earlier if (what := _common(own, planned_partitions(instance, run.run_id)))), None
+    # In this order: a run that starts meanwhile is among the first or among the second.
+    others = _that_make_the_same(instance, run_id, instance.get_runs(dg.RunsFilter(statuses=_ABOUT_TO_START)))
+    for run, what in others:
+        message = f"Waits for the run {run.run_id} to start, which makes {what} as well: the earlier goes first."
+        _say(instance, run_id, message)
+        patience = time.monotonic() + START_SECONDS
+        _wait_while(
+            instance, run, lambda now, until=patience: now.status in _ABOUT_TO_START and time.monotonic() < until
         )
-        if common is None:
-            return
+    waited_for: set[str] = set()
+    while common := next(
+        _that_make_the_same(
+            instance, run_id, (run for run in _started_before(instance, run_id) if run.run_id not in waited_for)
+        ),
+        None,
+    ):
         run, what = common
-        if said != run.run_id:
-            said = run.run_id
-            message = f"Waits for the run {run.run_id}, which began before this one and makes {what} as well."
-            # Its process' number is what tilth.launcher looks for.
-            at_work = EngineEventData.in_process(os.getpid())
-            instance.report_engine_event(message, instance.get_run_by_id(run_id), at_work)
-        with raise_interrupts_as(dg.DagsterExecutionInterruptedError):
-            while (now := instance.get_run_by_id(run.run_id)) and not now.is_finished:
-                time.sleep(LOOK_SECONDS)
-        finished.add(run.run_id)
+        _say(instance, run_id, f"Waits for the run {run.run_id}, which began before this one and makes {what} as well.")
+        _wait_while(instance, run, lambda now: not now.is_finished)
+        waited_for.add(run.run_id)
+
+
+def _that_make_the_same(
+    instance: dg.DagsterInstance, run_id: str, others: Iterable[dg.DagsterRun]
+) -> Iterator[tuple[dg.DagsterRun, str]]:
+    """Of the others those that make a partition of this run, with its name."""
+    own: Mapping[dg.AssetKey, set[str]] | None = None
+    for run in others:
+        if run.run_id != run_id:
+            own = planned_partitions(instance, run_id) if own is None else own
+            if what := _common(own, planned_partitions(instance, run.run_id)):
+                yield run, what
+
+
+def _say(instance: dg.DagsterInstance, run_id: str, message: str) -> None:
+    # With its process' number, which is what tilth.launcher looks for.
+    instance.report_engine_event(message, instance.get_run_by_id(run_id), EngineEventData.in_process(os.getpid()))
+
+
+def _wait_while(instance: dg.DagsterInstance, run: dg.DagsterRun, holds: Callable[[dg.DagsterRun], bool]) -> None:
+    with raise_interrupts_as(dg.DagsterExecutionInterruptedError):
+        while (now := instance.get_run_by_id(run.run_id)) and holds(now):
+            time.sleep(LOOK_SECONDS)
 
 
 def _started_before(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.DagsterRun]:

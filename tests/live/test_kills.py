@@ -88,6 +88,16 @@ class Backfill:
                 return True
         return False
 
+    def kill_the_run(self) -> list[int]:
+        """SIGKILL to the process of the run alone; the processes of its steps."""
+        (run,) = self.instance.get_runs()
+        entries = self.instance.all_logs(run.run_id)
+        events = [entry.dagster_event for entry in entries if entry.dagster_event]
+        (began,) = [event for event in events if event.event_type is dg.DagsterEventType.PIPELINE_START]
+        assert began.pid is not None
+        os.kill(began.pid, signal.SIGKILL)
+        return [event.pid for event in events if event.event_type is dg.DagsterEventType.STEP_START and event.pid]
+
     def kill_everything(self) -> None:
         """The daemon, the code server and the run, as when the machine is switched off."""
         for process in Path("/proc").glob("[0-9]*"):
@@ -133,3 +143,18 @@ def test_all_partitions_are_recorded_once_each(backfill: Backfill) -> None:
     runs = backfill.instance.get_runs()
     assert {run.status for run in runs} == {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}
     assert [run.parent_run_id for run in runs if run.status is dg.DagsterRunStatus.SUCCESS] == [runs[-1].run_id]
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="without /proc the processes are not found")
+def test_a_step_ends_with_its_run_and_the_next_makes_what_is_left(backfill: Backfill) -> None:
+    keys = KEYS[:100]
+    backfill.start_daemon()
+    backfill.launch(keys)
+    backfill.until("10 partitions", lambda: backfill.recorded().total() >= 10)
+    steps = backfill.kill_the_run()
+    time.sleep(3)
+    assert [Path("/proc", str(step)).exists() for step in steps] == [False]
+    backfill.until("the end", lambda: not backfill.under_way())
+    assert backfill.recorded() == Counter(keys)
+    runs = backfill.instance.get_runs()
+    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]

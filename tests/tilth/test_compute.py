@@ -1,6 +1,10 @@
 """A request for a machine: what it says to Kubernetes, what it refuses, and what it says on a laptop."""
 
 import json
+import runpy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -9,8 +13,19 @@ from dagster_k8s.job import get_user_defined_k8s_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilth.compute import TAG, as_quantity, compute, quantity, request_of, requested, shortages
+from tilth.compute import (
+    TAG,
+    Request,
+    as_quantity,
+    compute,
+    leaves_spot,
+    quantity,
+    request_of,
+    requested,
+    shortages,
+)
 from tilth.deployment import Deployment
+from tilth.timeouts import timeout
 
 POOLS = {
     "general": {"default": True, "selector": {"pool": "general"}},
@@ -62,8 +77,8 @@ def test_tags_are_for_people_to_filter_by(pools: None) -> None:
         ({"cpu": 1, "spot": True}, {"pool": "spot"}),
         ({"gpu": 1}, {"pool": "l4"}),
         ({"gpu": 1, "gpu_type": "l4", "spot": True}, {"pool": "l4-spot"}),
-        ({"gpu": 1, "gpu_type": "h100"}, {}),  # no pool has it: it waits, and never lands on the default pool
         ({"pool": "spot"}, {"pool": "spot"}),
+        ({"gpu": 1, "pool": "l4-spot"}, {"pool": "l4-spot"}),
     ],
 )
 def test_the_pool_is_the_one_that_has_what_is_asked_for(
@@ -72,9 +87,35 @@ def test_the_pool_is_the_one_that_has_what_is_asked_for(
     assert config(compute(**asked)).pod_spec_config.get("node_selector") == selector
 
 
+def test_where_no_pool_has_gpus_it_is_left_to_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pools in ({}, {"general": {"default": True, "selector": {"pool": "general"}}}):
+        monkeypatch.setenv("TILTH_NODE_POOLS", json.dumps(pools))
+        pod = config(compute(gpu=1, gpu_type="h100")).pod_spec_config
+        assert pod["node_selector"] == {}  # not the default pool's
+        assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "leaves"),
+    [
+        ({"spot": True}, True),
+        ({"spot": True, "pool": "spot"}, False),
+        ({"spot": True, "gpu": 1}, True),
+        ({"spot": True, "pool": "l4-spot", "gpu": 1}, False),
+        ({}, False),
+    ],
+)
+def test_a_step_leaves_spot_nodes_if_others_fit(pools: None, asked: dict[str, Any], leaves: bool) -> None:
+    assert leaves_spot(Request(**asked), Deployment().node_pools) is leaves
+    assert not leaves_spot(Request(**asked), {})
+
+
 @pytest.mark.parametrize(
     ("asked", "problem"),
     [
+        ({"gpu": 1, "gpu_type": "h100"}, "'h100': no node pool has it; there are l4 (pool l4), l4 (pool l4-spot)"),
+        ({"gpu": 1, "pool": "general"}, "pool 'general' has no GPU; GPUs there are: l4 (pool l4)"),
+        ({"gpu": 1, "gpu_type": "h100", "pool": "l4"}, "pool 'l4' has l4; GPUs there are"),
         ({"memory": "64GB"}, "'64GB' is no amount of bytes"),
         ({"memory": "0Gi"}, "'0Gi' is no amount"),
         ({"memory": "-1Gi"}, "'-1Gi' is no amount"),
@@ -133,6 +174,59 @@ def test_a_partition_without_a_size_is_named(memory: Any, problem: str) -> None:
     with pytest.raises(ValueError, match="2013-11") as refused:
         request.of(["2013-11"])
     assert problem in str(refused.value)
+
+
+def of_size(gibibytes: int) -> Callable[[str], str]:
+    return lambda _: f"{gibibytes}Gi"
+
+
+def sized(gibibytes: int, key: str) -> str:
+    return f"{gibibytes}Gi"
+
+
+def memories(*sizes: Callable[[str], str]) -> list[str]:
+    """What tags say that were all made before one is read."""
+    tags = [compute(memory=size) for size in sizes]
+    return [request.of(["a"]).memory for found in tags if (request := request_of(found))]
+
+
+def test_each_function_gives_its_own_size() -> None:
+    two, four = (lambda _: "2Gi"), (lambda _: "4Gi")
+    assert memories(two, four, two) == ["2Gi", "4Gi", "2Gi"]
+    assert memories(of_size(8), of_size(16)) == ["8Gi", "16Gi"]
+    assert memories(partial(sized, 8), partial(sized, 16)) == ["8Gi", "16Gi"]
+    assert compute(memory=two) == compute(memory=two)
+
+
+def test_another_load_of_a_file_finds_its_functions_by_the_same_names(tmp_path: Path) -> None:
+    path = tmp_path / "definitions.py"
+    path.write_text(
+        "from functools import partial\nfrom tilth.compute import compute\n\n"
+        "tags = [compute(memory=lambda key, size=size: size) for size in ('1Gi', '2Gi')]\n"
+        "tags += [compute(memory=partial(lambda size, key: size, size)) for size in ('3Gi', '4Gi')]\n"
+    )
+    first, second = ([dict(tags) for tags in runpy.run_path(str(path))["tags"]] for _ in range(2))
+    assert first == second
+    assert [request.of([""]).memory for tags in first if (request := request_of(tags))] == ["1Gi", "2Gi", "3Gi", "4Gi"]
+
+
+def test_a_function_that_is_not_defined_here_is_named() -> None:
+    with pytest.raises(ValueError, match="by the function elsewhere:size:7, which this process did not define"):
+        request_of({TAG: json.dumps({"memory": {"function of": "elsewhere:size:7"}})})
+
+
+@pytest.mark.parametrize(
+    ("tags", "limit"),
+    [
+        ({**timeout("2h"), **compute(memory="1Gi")}, "2h"),
+        ({**compute(memory="1Gi", timeout="1h"), **timeout("2h")}, "1h"),
+        (compute(memory="1Gi"), None),
+    ],
+)
+def test_a_timeout_beside_a_request_is_of_its_pod(tags: dict[str, str], limit: str | None) -> None:
+    request = request_of(tags)
+    assert request is not None
+    assert request.timeout == limit
 
 
 def test_dagsters_own_executor_gives_the_largest_of_a_table() -> None:

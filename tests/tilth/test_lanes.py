@@ -4,12 +4,15 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 import pytest
 
 from tests.tilth.run_processes import Run, execute
+from tilth.light_steps import LightSteps
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,29 @@ def test_a_step_that_hangs_is_ended_with_the_programs_that_it_started(run: Run, 
         assert run.failures()[step].startswith(f"{step} ran longer than its timeout of 3s and was ended.")
     stat = Path("/proc", found.joinpath("program").read_text(), "stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def light_steps(slots: int, preload: list[str]) -> LightSteps:
+    get_context("forkserver").set_forkserver_preload(preload)
+    return LightSteps(slots)
+
+
+def test_a_process_that_cannot_be_started_says_why() -> None:
+    steps = light_steps(1, [])
+    steps.start("unheard of", cast(str, lambda: None), None)  # what cannot be sent to another process
+    assert steps._steps["unheard of"].ended.wait(30)
+    assert steps.death("unheard of").startswith("could not be started (")
+    assert "lambda" in steps.death("unheard of")
+
+
+def test_of_many_that_end_at_once_each_says_how() -> None:
+    steps = light_steps(8, ["dagster._cli.api"])
+    names = [f"step {number}" for number in range(80)]
+    for name in names:
+        steps.start(name, "no json", None)
+    for name in names:
+        assert steps._steps[name].ended.wait(120)
+    assert {steps.death(name) for name in names} == {"ended with exit code 1"}
 
 
 def step_process(home: Path, run_id: str, *command: str) -> "subprocess.Popen[str]":

@@ -12,6 +12,7 @@ from dagster._core.events import EngineEventData
 from dagster._core.launcher.base import WorkerStatus
 
 from tests.tilth.run_processes import ROOT
+from tilth import launcher
 
 GONE, THERE = WorkerStatus.NOT_FOUND, WorkerStatus.RUNNING
 
@@ -53,13 +54,55 @@ def test_a_run_is_there_while_its_process_is_and_gone_with_it(instance: dg.Dagst
     assert status(instance, run) is GONE
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="without /proc nobody tells when a process began")
+proc = pytest.mark.skipif(not Path("/proc").exists(), reason="without /proc nobody tells when a process began")
+
+
+@proc
 def test_another_process_with_its_number_is_not_taken_for_it(
     instance: dg.DagsterInstance, run: dg.DagsterRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tilth.launcher._SLACK_SECONDS", -3600.0)
     says(instance, run, os.getpid())
     assert status(instance, run) is GONE
+
+
+@proc
+def test_a_clock_that_is_set_ahead_ends_no_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(instance, run, os.getpid())
+    assert status(instance, run) is THERE
+    # By the clock, this process now begins an hour after it spoke. A launcher that has just been started knows as well.
+    monkeypatch.setattr("tilth.launcher._SLACK_SECONDS", -3600.0)
+    assert status(instance, run) is THERE
+    says(instance, run, os.getpid())  # as its executor does, after the code server did
+    with dg.DagsterInstance.get() as later:
+        assert status(later, run) is THERE
+
+
+@proc
+def test_after_a_restart_another_process_with_its_number_is_not_taken_for_it(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(instance, run, os.getpid())
+    assert status(instance, run) is THERE
+    ours = launcher._began(os.getpid())
+    assert ours is not None
+    with monkeypatch.context() as restarted:  # a container: its processes are numbered from the beginning
+        restarted.setattr(launcher, "_began", lambda _: ours + 1)
+        assert status(instance, run) is GONE
+    with monkeypatch.context() as restarted:  # the machine
+        restarted.setattr(launcher, "_of_this_boot", lambda ticks: f"{ticks} of another boot")
+        assert status(instance, run) is GONE
+    assert status(instance, run) is THERE
+
+
+def test_a_process_is_looked_after_once(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    says(instance, run, os.getpid())
+    for _ in range(3):
+        assert status(instance, run) is THERE
+    (note,) = [e for e in instance.all_logs(run.run_id) if e.message.startswith("Looks after")]
+    assert note.message == f"Looks after its process {os.getpid()} from here on."
 
 
 def test_of_two_processes_the_one_that_spoke_last_counts(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from kubernetes.client import (
+    V1Container,
     V1ContainerState,
     V1ContainerStateTerminated,
     V1ContainerStateWaiting,
@@ -14,10 +15,12 @@ from kubernetes.client import (
     V1ObjectMeta,
     V1Pod,
     V1PodCondition,
+    V1PodSpec,
     V1PodStatus,
+    V1ResourceRequirements,
 )
 
-from tilth.step_pods import Ending, ending_of, unschedulable
+from tilth.step_pods import Ending, ending_of, memory_limit, unschedulable
 
 PATIENCE = 60.0
 Seen = Callable[[], V1Pod]
@@ -52,6 +55,18 @@ NO_NODE = V1PodCondition(
 )
 
 
+# By the kubelet, when its node restarts or shuts down.
+REFUSED_OR_TAKEN = [
+    "OutOfcpu",
+    "OutOfmemory",
+    "OutOfnvidia.com/gpu",
+    "UnexpectedAdmissionError",
+    "NodeAffinity",
+    "NodeShutdown",
+    "Terminated",
+]
+
+
 @pytest.mark.parametrize(
     ("seen", "how"),
     [
@@ -66,7 +81,8 @@ NO_NODE = V1PodCondition(
         (pod(waits("CreateContainerConfigError"), phase="Pending"), "image"),
         (pod(ended(1, "Error"), phase="Failed"), "ended"),
         (pod(ended(137, "Error"), phase="Failed"), "ended"),
-        (pod(phase="Failed", reason="UnexpectedAdmissionError", message="no GPU"), "ended"),
+        *[(pod(phase="Failed", reason=reason), "lost") for reason in REFUSED_OR_TAKEN],
+        (pod(phase="Failed", reason="AppArmor"), "ended"),
         (pod(phase="Pending", age=PATIENCE + 1, conditions=[NO_NODE]), "unschedulable"),
     ],
 )
@@ -97,3 +113,21 @@ def test_what_kubernetes_says_is_said() -> None:
     )
     assert unschedulable(pod(phase="Pending", conditions=[NO_NODE])()) == "0/3 nodes are available: 3 Insufficient cpu."
     assert unschedulable(pod(phase="Running")()) == ""
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [
+        ("512Mi", 2**29),
+        ("1395864371200m", 1395864371),  # what Kubernetes makes of "1.3Gi"
+        ("2e9", 2 * 10**9),
+        ("1E", 10**18),
+        ("1Pi", 2**50),
+        ("900000", 900_000),
+        (None, None),
+    ],
+)
+def test_a_limit_is_read_as_kubernetes_writes_it(limit: str | None, size: int | None) -> None:
+    resources = V1ResourceRequirements(limits=None if limit is None else {"memory": limit, "cpu": "1500m"})
+    spec = V1PodSpec(containers=[V1Container(name="dagster", resources=resources)])
+    assert memory_limit(V1Pod(spec=spec)) == size

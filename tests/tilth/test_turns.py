@@ -10,8 +10,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent
 
 from tests.tilth.run_processes import ROOT
+from tests.tilth.turn_steps import defs
+from tilth import turns
 
 PATIENCE_SECONDS = 120
 
@@ -129,3 +132,59 @@ def test_what_died_without_a_word_is_waited_for_until_it_is_declared_failed(runs
     assert dead is not None
     runs.instance.report_run_failed(dead)  # as run monitoring does
     runs.until(lambda: runs.at(second, "ended"))
+
+
+class Starting:
+    """A run of 2013-01-01 that is about to start, in no process: what it stores and when is the test's."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.instance = runs.instance
+        self.run = runs.instance.create_run_for_job(
+            defs.resolve_implicit_global_asset_job_def(), tags={"dagster/partition": "2013-01-01"}
+        )
+        self.stores(dg.DagsterEventType.PIPELINE_STARTING, time.time())
+
+    def stores(self, event: dg.DagsterEventType, moment: float) -> None:
+        self.instance.handle_new_event(
+            dg.EventLogEntry(
+                error_info=None, level=20, user_message="", run_id=self.run.run_id, timestamp=moment,
+                dagster_event=DagsterEvent(event_type_value=event.value, job_name=self.run.job_name),
+            )
+        )  # fmt: skip
+
+
+def test_of_two_that_start_at_once_the_earlier_goes_first_though_the_later_looked_first(runs: Runs) -> None:
+    runs.go.touch()
+    earlier = Starting(runs)
+    noted = time.time()  # and is not stored yet: it waits for the database
+    later = runs.start("--partition", "2013-01-01")
+    runs.until(lambda: runs.waits(later))
+    assert "to start, which makes slow 2013-01-01 as well" in runs.waits(later)[0]
+    earlier.stores(dg.DagsterEventType.PIPELINE_START, noted)
+    runs.until(lambda: len(runs.waits(later)) == 2)
+    assert "which began before this one and makes slow 2013-01-01 as well" in runs.waits(later)[1]
+    assert runs.at(later, "began") is None
+    earlier.stores(dg.DagsterEventType.PIPELINE_SUCCESS, time.time())
+    runs.until(lambda: runs.at(later, "ended"))
+
+
+def test_what_turns_out_to_start_later_is_not_waited_for(runs: Runs) -> None:
+    runs.go.touch()
+    later = Starting(runs)
+    first = runs.start("--partition", "2013-01-01")
+    runs.until(lambda: runs.waits(first))
+    later.stores(dg.DagsterEventType.PIPELINE_START, time.time())
+    runs.until(lambda: runs.at(first, "ended"))
+    assert len(runs.waits(first)) == 1
+
+
+def test_what_does_not_start_is_waited_for_for_a_while_only(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "START_SECONDS", 0.0)
+    Starting(runs)
+    run = runs.instance.create_run_for_job(
+        defs.resolve_implicit_global_asset_job_def(),
+        tags={"dagster/partition": "2013-01-01"},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    turns.wait_for_turn(runs.instance, run.run_id)
+    assert len(runs.waits(run.run_id)) == 1

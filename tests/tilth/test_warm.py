@@ -51,6 +51,14 @@ def test_the_asset_graph_is_resolved_before_the_fork(warm: dict[str, dict[str, l
     assert [step["definitions"] for step in warm.values()] == ["defs resolved"] * 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
+def test_the_fork_server_is_a_fork_of_the_run_and_has_its_definitions_without_importing_them(
+    warm: dict[str, dict[str, list[str]]],
+) -> None:
+    for step in warm.values():
+        assert step["server's program"][1:5] == ["-m", "dagster", "job", "execute"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 def test_neither_threads_nor_open_databases_cross_the_fork(warm: dict[str, dict[str, list[str]]]) -> None:
     for step in warm.values():

@@ -31,6 +31,7 @@ def _say_at_the_end(step: str) -> None:
             "packages before": sorted({name.partition(".")[0] for name in _forked["modules"]}),
             "files": _forked["files"],
             "server threads": threads,
+            "server's program": Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0"),
             "definitions": resolved,
         }
         Path(os.environ["WARM_STEPS_FOUND"], f"{step}.json").write_text(json.dumps(found))
