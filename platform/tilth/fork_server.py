@@ -17,8 +17,9 @@ import dagster as dg
 
 from tilth.event_log import BatchedSqliteEventLogStorage
 
-# The second is Dagster's, where a code server started the run: it holds nothing, and waits for a cancellation.
-_HARMLESS = {"MainThread", "termination-handler"}
+# Threads that hold no lock while they wait, which they do: of Dagster's that for a cancellation, where a code server
+# started the run, and Python's behind the queue to that server; and the one of tilth.usage, which a step starts anew.
+_HARMLESS = {"MainThread", "termination-handler", "QueueFeederThread", "tilth-usage"}
 
 
 def fork_server(instance: dg.DagsterInstance, modules: Sequence[str]) -> None:

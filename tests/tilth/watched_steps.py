@@ -8,8 +8,11 @@ from pathlib import Path
 
 import dagster as dg
 
+from tilth import usage
+
 LOCATIONS = ("tests.tilth.warm_steps", "tests.tilth.cold_steps")
 
+usage.watch()  # as a location with a lake has it, before its run forks
 _forked: dict[str, list[str]] = {}
 
 
