@@ -3,12 +3,12 @@
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.compute as pc
 from dagster_dbt import (
     DagsterDbtTranslator,
     DagsterDbtTranslatorSettings,
@@ -19,6 +19,7 @@ from dagster_dbt import (
 
 from assets.flights import partitions as by
 from assets.flights.freshness import DAILY, WEEKLY
+from assets.flights.recorded_rows import recorded_rows
 from resources.dbt import dbt_project, target_folder
 from resources.frames import by_partition
 from resources.warehouse import Warehouse
@@ -81,60 +82,61 @@ def daily_models(
     """The daily models and their tests for the step's range of days, in one dbt invocation.
 
     A day counts as made when its tests have passed. Where a range fails them, its halves are built again, and theirs:
-    the days that pass are recorded one by one; the others get the rows back that they had, and the step fails for them.
+    the days that pass are recorded one by one; the others get the rows back that they had when they last were, and the
+    step fails for them.
     """
     days = context.partition_keys
     columns = {key: str(spec.metadata["partition_expr"]) for key, spec in context.assets_def.specs_by_key.items()}
-    tables = {key: columns[key] for key in context.selected_asset_keys if key.path[0] == "marts"}
-    before = {key: rows_of(warehouse, key, column, days) for key, column in tables.items()}
+    tables = {key: columns[key] for key in sorted(context.selected_asset_keys) if key.path[0] == "marts"}
 
     with target_folder() as target:
+        with recorded_rows(warehouse, context.instance, tables, days) as put_back, ExitStack() as at_end:
 
-        def build(part: Sequence[str]) -> DbtCliInvocation:
-            variables = json.dumps({"first_day": part[0], "last_day": part[-1]})
-            return dbt.cli(["build", "--vars", variables], context=context, target_path=target, raise_on_error=False)
+            def build(part: Sequence[str]) -> DbtCliInvocation:
+                variables = json.dumps({"first_day": part[0], "last_day": part[-1]})
+                invocation = dbt.cli(
+                    ["build", "--vars", variables], context=context, target_path=target, raise_on_error=False
+                )
+                # Where the step ends before dbt does, dbt must not write any more once the rows are put back.
+                at_end.callback(invocation.process.wait)
+                at_end.callback(invocation.process.kill)
+                return invocation
 
-        whole = build(days)
-        # dbt reports a model before it runs the model's tests; what is downstream must not hear of it before they pass.
-        made, failed = [], set()
-        for event in whole.stream():
-            if isinstance(event, dg.Output):
-                made.append(event)
-                continue
-            yield event
-            # Of a test that is no check of this step dbt's stream makes an observation, which neither passes nor fails.
-            if isinstance(event, dg.AssetCheckResult) and not event.passed and event.severity == ERROR:
-                failed.add(event.check_name)
-        if whole.is_successful():
+            whole = build(days)
+            # dbt reports a model before it runs the model's tests; what is downstream must hear of it only after them.
+            made, failed = [], set()
+            for event in whole.stream():
+                if isinstance(event, dg.Output):
+                    made.append(event)
+                    continue
+                yield event
+                # A test that is no check of this step is an observation in dbt's stream: it neither passes nor fails.
+                if isinstance(event, dg.AssetCheckResult) and not event.passed and event.severity == ERROR:
+                    failed.add(event.check_name)
+            if whole.is_successful():
+                for key in context.selected_asset_keys:
+                    parts = by_day(warehouse, key, columns[key], days)
+                    set_data_versions(context, key, {day: version for day, (version, _) in parts.items()})
+                    for day, (_, count) in parts.items():
+                        context.add_asset_metadata({ROW_COUNT: count}, asset_key=key, partition_key=day)
+                yield from made
+                return
+            if not failed:
+                raise whole.get_error() or RuntimeError("dbt failed and said nothing; look at the run's output.")
+
+            passing = passing_days(lambda part: build(part).wait().is_successful(), days)
+            rejected = [day for day in days if day not in passing]
+            put_back(rejected)
             for key in context.selected_asset_keys:
-                parts = by_day(warehouse, key, columns[key], days)
-                set_data_versions(context, key, {day: version for day, (version, _) in parts.items()})
-                for day, (_, count) in parts.items():
-                    context.add_asset_metadata({ROW_COUNT: count}, asset_key=key, partition_key=day)
-            yield from made
-            return
-        if not failed:
-            raise whole.get_error() or RuntimeError("dbt failed and said nothing; look at the run's output.")
-
-        passing = passing_days(lambda part: build(part).wait().is_successful(), days)
-        rejected = [day for day in days if day not in passing]
-        # Read before the transaction: nobody else may open the DuckDB file within it.
-        for key, column in tables.items():
-            if before[key] is None:
-                before[key] = rows_of(warehouse, key, column, [])
-        with warehouse.transaction() as transaction:
-            for key, column in tables.items():
-                if (was := before[key]) is not None:
-                    transaction.replace(".".join(key.path), on_days(was, column, rejected), column, rejected)
-        for key in context.selected_asset_keys:
-            inputs = inputs_metadata(context, key, passing)
-            for day, (version, count) in by_day(warehouse, key, columns[key], passing).items():
-                tags, metadata = {"dagster/data_version": version}, {ROW_COUNT: count, **inputs[day]}
-                context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
+                inputs = inputs_metadata(context, key, passing)
+                for day, (version, count) in by_day(warehouse, key, columns[key], passing).items():
+                    tags, metadata = {"dagster/data_version": version}, {ROW_COUNT: count, **inputs[day]}
+                    context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
         raise dg.Failure(
             f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(failed))}, or cannot be told from such days: "
-            f"{', '.join(rejected[:20])}. The marts hold what they held of them before. Land them again corrected, or "
-            f"correct the test, and run them again. The other {len(passing)} days are made and recorded.",
+            f"{', '.join(rejected[:20])}. The marts hold of them what was last recorded; of a day that never passed, "
+            "nothing. Land them again corrected, or correct the test, and run them again. The other "
+            f"{len(passing)} days are made and recorded.",
             allow_retries=False,
         )
 
@@ -150,11 +152,6 @@ def by_day(warehouse: Warehouse, key: dg.AssetKey, column: str, days: Sequence[s
     rows = rows_of(warehouse, key, column, days)
     parts = {} if rows is None else by_partition(rows, [column], days)
     return {day: (data_version(part, ordered=False), part.num_rows) for day, part in parts.items()}
-
-
-def on_days(rows: pa.Table, column: str, days: Sequence[str]) -> pa.Table:
-    """Those of these days."""
-    return rows.filter(pc.is_in(rows[column].cast(pa.string()), pa.array(days, pa.string())))
 
 
 def passing_days(
@@ -181,6 +178,7 @@ def passing_days(
     manifest=project.manifest_path,
     select="tag:reference",
     project=project,
+    backfill_policy=by.one_step,  # so that a backfill of days takes it along
     dagster_dbt_translator=translator,
     pool="warehouse",
 )

@@ -31,12 +31,20 @@ FAILED = """{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results
     repositoryOrigin { repositoryLocationName } } } } }"""
 ENDED = "query($run: ID!) { runOrError(runId: $run) { ... on Run { endTime } } }"
 
-# Ends the process that executes the run, and not the container's first, which no signal from inside ends.
+# Ends the process that executes the run: of those with its command line the first, which forks the others, and not the
+# container's first, which no signal from inside ends.
 KILL_RUN = """
 import os, pathlib, signal
-for found in pathlib.Path("/proc").glob("[0-9]*"):
-    if b"execute_run" in found.joinpath("cmdline").read_bytes() and int(found.name) not in (1, os.getpid()):
-        os.kill(int(found.name), signal.SIGKILL)
+commands = {int(path.parent.name): path.read_bytes() for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")}
+runs = {pid for pid, command in commands.items() if b"execute_run" in command}
+os.kill(min(runs - {1, os.getpid()}), signal.SIGKILL)
+"""
+# The modules that a run or a step would have to compile, each time anew: its image cannot be written to.
+NOT_COMPILED = """
+import os, sys
+import assets.flights.definitions, dagster._daemon.cli, dagster_webserver.cli, sklearn.ensemble, tilth.rehearsal
+cached = {name: getattr(module, "__cached__", None) for name, module in sys.modules.items()}
+print([name for name, file in cached.items() if file and not os.path.exists(file)])
 """
 ROWS = """
 import json
@@ -112,6 +120,10 @@ def asked(platform: Platform, query: str) -> dict[str, Any]:
     service = f"/api/v1/namespaces/{platform.namespace}/services/{RELEASE}-webserver:http/proxy"
     answer = platform.kubectl("get", "--raw", f"{service}/graphql?{urlencode({'query': '{' + query + '}'})}")
     return json.loads(answer)["data"]
+
+
+def test_the_image_has_the_bytecode_of_all_that_is_imported(platform: Platform) -> None:
+    assert platform.in_location("flights", "python", "-c", NOT_COMPILED).splitlines()[-1] == "[]"
 
 
 def test_the_api_server_takes_all_of_the_production_example(platform: Platform) -> None:
