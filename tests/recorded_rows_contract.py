@@ -123,7 +123,7 @@ class RecordedRowsContract:
     @given(st.lists(attempts, min_size=1, max_size=3), st.sampled_from([None, 0]))
     @example([Attempt(each_day(2), set(), transactions=3)], None)  # killed before its tests
     @example([Attempt(each_day(2), set(DAYS), transactions=3)], None)  # killed once it was recorded
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_whatever_was_killed_before_a_step_that_ends_leaves_what_is_recorded(
         self, warehouse: Warehouse, before: list[Attempt], breaks_off: int | None
     ) -> None:

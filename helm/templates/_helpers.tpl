@@ -119,9 +119,8 @@ storage:
       username: {{ .Values.postgresql.postgresqlUsername | quote }}
       password: {env: DAGSTER_PG_PASSWORD}
       db_name: {{ .Values.postgresql.postgresqlDatabase | quote }}
-      {{- with .Values.postgresql.postgresqlParams }}
-      params: {{ toJson . }}
-      {{- end }}
+      # While PostgreSQL moves, a connection can be lost on its way; the kernel would wait for it for two minutes.
+      params: {{ merge (dict) (.Values.postgresql.postgresqlParams | default dict) (dict "connect_timeout" "5") | toJson }}
 {{- end }}
 
 {{/* Variables. Of every pod of Dagster, then those of code locations, runs and steps. */}}

@@ -444,6 +444,8 @@ class TestDagster:
             assert config.success, config.errors
         # A plain postgresql:// is psycopg 3 for SQLAlchemy 2.1, which the image does not have.
         assert ref.storage_data.config_dict["postgres_db"]["scheme"] == "postgresql+psycopg2"
+        # Else a run whose connection is lost on its way waits for two minutes, and fails.
+        assert ref.storage_data.config_dict["postgres_db"]["params"]["connect_timeout"] == "5"
         assert ref.settings["concurrency"]["pools"] == {"default_limit": 1, "granularity": "op"}
 
     def test_accepts_that_of_the_migration(self, values: list[str], instance_of: Any) -> None:
