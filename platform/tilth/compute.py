@@ -13,13 +13,12 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tilth import timeouts
 from tilth.deployment import Deployment, NodePool
+from tilth.size_functions import decoded, encoded
 
 TAG = "tilth/compute"
 GPU_RESOURCE = "nvidia.com/gpu"
@@ -31,7 +30,6 @@ _OF_CHART = "(TILTH_NODE_POOLS, which the chart makes of nodePools)"
 Of = TypeVar("Of", float, str)
 # A size that depends on the partition: a table whose "default" is for keys it does not name, or a function of the key.
 PerPartition = Mapping[str, Of] | Callable[[str], Of]
-_functions: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def compute(
         _check(request, pools)
     except (TypeError, ValueError) as problem:
         raise ValueError(f"compute(...) of {_asker(inspect.currentframe())}: {problem}") from None
-    fields = {name: _encoded(value) for name, value in vars(request).items() if value not in (None, False)}
+    fields = {name: encoded(value) for name, value in vars(request).items() if value not in (None, False)}
     config = step_config(_known(request), pools)
     shown = {"cpu": cpu, "memory": memory, "disk": disk}
     return {
@@ -132,7 +130,7 @@ def request_of(tags: Mapping[str, str]) -> Request | None:
     """
     if TAG not in tags:
         return None
-    request = Request(**{name: _decoded(value) for name, value in json.loads(tags[TAG]).items()})
+    request = Request(**{name: decoded(value) for name, value in json.loads(tags[TAG]).items()})
     return replace(request, timeout=request.timeout or tags.get(timeouts.TAG))
 
 
@@ -305,43 +303,6 @@ def _said(size: Any) -> str:
 
 def _numbers(table: Mapping[str, Any]) -> bool:
     return all(isinstance(size, int | float) for size in table.values())
-
-
-def _encoded(value: Any) -> Any:
-    # A tag is text. The process that runs the step loads the same definitions, so a function is found by its place,
-    # and where several have one, two lambdas of a line or those that a function made, by their order.
-    if not callable(value):
-        return value
-    plain = _plain(value)
-    line = getattr(getattr(plain, "__code__", None), "co_firstlineno", "")
-    place = f"{plain.__module__}:{getattr(plain, '__qualname__', type(plain).__qualname__)}:{line}"
-    names = (f"{place}#{number}" if number else place for number in count())
-    name = next(name for name in names if name not in _functions or _is_again(value, _functions[name]))
-    _functions[name] = value
-    return {"function of": name}
-
-
-def _is_again(function: Any, known: Any) -> bool:
-    """Whether it is the same function, or that of a file that was loaded once more."""
-    modules = [getattr(_plain(found), "__globals__", None) for found in (function, known)]
-    return function == known or modules[0] is not modules[1]
-
-
-def _plain(function: Any) -> Any:
-    while isinstance(function, partial):
-        function = function.func
-    return function
-
-
-def _decoded(value: Any) -> Any:
-    if not isinstance(value, dict) or "function of" not in value:
-        return value
-    if value["function of"] not in _functions:
-        raise ValueError(
-            f"compute(...): a size is given by the function {value['function of']}, which this process did not define. "
-            "Define it whenever its module is loaded, in the same order."
-        )
-    return _functions[value["function of"]]
 
 
 def _asker(frame: Any) -> str:

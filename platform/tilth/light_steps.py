@@ -83,6 +83,9 @@ def _follow(step: _Light, arguments: str) -> None:
             with _ONE_LOOKS:
                 process.start()
             step.pid = process.pid
+            # Whoever stopped it meanwhile found no process: either they see its number now, or this sees them.
+            if step.told_to_stop:
+                process.kill()
             wait([process.sentinel])
             with _ONE_LOOKS:
                 step.exit_code = process.exitcode

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from tests.tilth.run_processes import Run, execute
+from tilth import light_steps as light_steps_module
 from tilth.light_steps import LightSteps
 
 
@@ -62,6 +63,21 @@ def test_a_process_that_cannot_be_started_says_why() -> None:
     assert steps._steps["unheard of"].ended.wait(30)
     assert steps.death("unheard of").startswith("could not be started (")
     assert "lambda" in steps.death("unheard of")
+
+
+class Sleeps:
+    """Whoever unpickles it sleeps."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return time.sleep, (600,)
+
+
+def test_a_step_that_is_stopped_while_its_process_is_being_started_does_not_run() -> None:
+    steps = light_steps(1, [])
+    with light_steps_module._ONE_LOOKS:  # nothing starts meanwhile
+        steps.start("stopped", cast(str, Sleeps()), None)
+        steps.stop("stopped")
+    assert steps._steps["stopped"].ended.wait(30)
 
 
 def test_of_many_that_end_at_once_each_says_how() -> None:
