@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -71,6 +71,25 @@ class Rows:
         return Rows(self.codes[rows], self.numbers[rows], self.late[rows])
 
 
+class Recorded:
+    """A step as the graph of its kernels, which a GPU repeats for other batches of the same size.
+
+    The tensors are small: to start the kernels of a step one by one takes longer than to execute them, and a CPU would
+    be as fast. The step was made before, so that all that it makes only once is there.
+    """
+
+    def __init__(self, step: Callable[[torch.Tensor], None], batch: torch.Tensor) -> None:
+        self.anew, self.batch = step, batch.clone()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            step(self.batch)
+
+    def repeat(self, batch: torch.Tensor) -> None:
+        """The step, by the rows of this batch."""
+        self.batch.copy_(batch)
+        self._graph.replay()
+
+
 class Training:
     """A network on its way: each epoch shows it every row once, in batches of another order."""
 
@@ -80,20 +99,34 @@ class Training:
         # Made on the CPU, so that a network begins the same wherever it is trained.
         self.network = Network(categories, rows.numbers.shape[1], parameters).to(rows.late.device)
         self._order = torch.Generator(rows.late.device).manual_seed(parameters.seed)
-        # Fused, because the tensors are small and what takes time on a GPU is to start a kernel for each.
         self._optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
+            self.network.parameters(),
+            lr=parameters.learning_rate,
+            weight_decay=parameters.weight_decay,
+            fused=True,
+            capturable=rows.late.is_cuda,
         )
+        self._recorded: Recorded | None = None
 
     def epoch(self) -> None:
         """Learn from each row once."""
         self.network.train()
         order = torch.randperm(len(self._rows), generator=self._order, device=self._order.device)
-        for batch in order.chunk(math.ceil(len(order) / self._batch_rows)):
-            loss = log_loss(self.network, self._rows[batch])
-            self._optimizer.zero_grad()
-            loss.backward()
-            self._optimizer.step()
+        batches = order.chunk(math.ceil(len(order) / self._batch_rows))
+        for batch in batches:
+            if self._recorded is not None and len(batch) == len(self._recorded.batch):
+                self._recorded.repeat(batch)
+            else:
+                self._learn(batch)
+        if self._recorded is None and order.is_cuda:
+            self._recorded = Recorded(self._learn, batches[0])
+
+    def _learn(self, batch: torch.Tensor) -> None:
+        """One step, by the rows with these numbers."""
+        loss = log_loss(self.network, self._rows[batch])
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
 
     def validation_loss(self, rows: Rows) -> float:
         """The log loss on rows that it does not learn from."""

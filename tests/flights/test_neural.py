@@ -146,6 +146,23 @@ def test_the_same_rows_and_seed_give_the_same_network_and_another_seed_gives_ano
     assert (other.predict_proba(rows) != network.predict_proba(rows)).any()
 
 
+def test_a_gpu_repeats_a_recorded_step_as_it_would_make_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    from assets.flights import network
+
+    rows = departures().head(2500)  # two batches of one size and one of another
+
+    def weights() -> dict[str, np.ndarray]:
+        return dict(NeuralClassifier(NeuralParameters(), NUMBERS).fit(rows[FEATURES], rows["late"]).weights)
+
+    recorded = weights()
+    monkeypatch.setattr(network.Recorded, "repeat", lambda step, batch: step.anew(batch))
+    anew = weights()
+    assert {name: (anew[name] == recorded[name]).all() for name in anew} == dict.fromkeys(anew, True)
+
+
 def test_scoring_says_what_the_network_says_in_pytorch(network: NeuralClassifier) -> None:
     import torch
 
