@@ -190,6 +190,10 @@ class Platform:
         labels = f"dagster/run-id={run},app.kubernetes.io/component={component}"
         return self.get("pods", "--selector", labels)
 
+    def leaves_no_pod(self, run: str) -> None:
+        """A pod that was deleted is still listed until its node has ended it."""
+        until(lambda: not self.pods(run), f"the pods of run {run} are gone", 60)
+
     def running_pod(self, run: str, component: str = "step_worker") -> str:
         def found() -> str:
             names = [

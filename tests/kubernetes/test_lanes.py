@@ -1,5 +1,6 @@
 """Steps in pods of their own: more memory, lost nodes, GPUs and what cannot be, each on the cluster itself."""
 
+import json
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_an_image_that_cannot_be_pulled_fails_at_once_with_its_message(
     (why,) = platform.said(launched["without_image"], "STEP_FAILURE")
     assert why.startswith("without_image: its image cannot be used. Failed to pull image"), why
     assert "nowhere.invalid" in why
-    assert platform.pods(launched["without_image"]) == []
+    platform.leaves_no_pod(launched["without_image"])
 
 
 def test_a_step_that_no_node_takes_fails_after_a_while_with_what_the_scheduler_says(
@@ -89,7 +90,7 @@ def test_a_step_that_no_node_takes_fails_after_a_while_with_what_the_scheduler_s
     assert why.startswith("too_big (900Gi memory) found no node within 45s: 0/")
     assert "Insufficient memory" in why
     assert any("too_big waits for a node: 0/" in message for message in platform.said(run, "ENGINE_EVENT"))
-    assert platform.pods(run) == []
+    platform.leaves_no_pod(run)
 
 
 def test_a_step_on_spot_nodes_that_lost_its_pod_twice_moves_to_nodes_that_stay(platform: Platform) -> None:
@@ -117,12 +118,25 @@ def test_a_step_on_spot_nodes_that_lost_its_pod_twice_moves_to_nodes_that_stay(p
     assert len(platform.materializations("on_spot")) == 1
 
 
+def test_whoever_launches_a_run_gives_it_a_size_and_no_rights(platform: Platform) -> None:
+    def with_container(**config: Any) -> dict[str, str]:
+        return {"dagster-k8s/config": json.dumps({"container_config": config})}
+
+    refused = platform.launch("light_0", tags=with_container(security_context={"privileged": True}))
+    sized = platform.launch("light_0", tags=with_container(resources={"requests": {"cpu": "150m"}}))
+    assert platform.ended(refused) == "FAILURE"
+    assert platform.pods(refused, "run_worker") == []
+    assert platform.ended(sized) == "SUCCESS"
+    (pod,) = platform.pods(sized, "run_worker")
+    assert pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "150m"
+
+
 def test_cancelling_ends_the_steps_pod(platform: Platform) -> None:
     run = platform.launch("slow_in_its_own_pod", partition="c")
     platform.running_pod(run)
     platform.cancel(run)
     assert platform.ended(run) == "CANCELED"
-    until(lambda: not platform.pods(run), "its pods are gone", 60)
+    platform.leaves_no_pod(run)
     assert run not in [found["runId"] for found in platform.materializations("slow_in_its_own_pod")]
 
 

@@ -29,6 +29,7 @@ TICK = """query($name: String!) { sensorOrError(sensorSelector: {repositoryLocat
     timestamp } } } } }"""
 FAILED = """{ runsOrError(filter: {statuses: [FAILURE]}) { ... on Runs { results { runId assetSelection { path }
     repositoryOrigin { repositoryLocationName } } } } }"""
+RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "trial") { __typename } }"""
 ENDED = "query($run: ID!) { runOrError(runId: $run) { ... on Run { endTime } } }"
 
 # Ends the process that executes the run: of those with its command line the first, which forks the others, and not the
@@ -146,7 +147,7 @@ def test_a_run_whose_pod_is_deleted_is_tried_again_and_leaves_no_step_behind(
 ) -> None:
     runs = ended_right(platform, deleted["run_worker"])
     assert len(runs) == 2
-    assert platform.pods(runs[0]) == []
+    platform.leaves_no_pod(runs[0])
     assert stored(platform, OWN, runs) == ["b"]
 
 
@@ -201,6 +202,7 @@ def test_an_upgrade_migrates_first_and_neither_runs_nor_code_locations_notice(pl
     with answering(platform), ThreadPoolExecutor() as background:
         # Both change what the pods read at their start.
         changed = {"env": {"NEW": "1"}, "pythonLogs": {"pythonLogLevel": "WARNING"}}
+        changed |= {"dagsterWebserver": {"enableReadOnly": True}}
         upgrade = background.submit(lambda: platform.install("upgrade", **changed))
         until(lambda: of_component(platform, "migrate"), "the tables are being migrated")
         run = platform.launch(OWN, RUNS, partition="a")
@@ -211,6 +213,22 @@ def test_an_upgrade_migrates_first_and_neither_runs_nor_code_locations_notice(pl
     ended = migrated["status"]["containerStatuses"][0]["state"]["terminated"]
     assert ended["exitCode"] == 0
     replaced_under(platform, run, before, moment(ended["finishedAt"]))
+
+
+def test_the_read_only_webserver_of_that_upgrade_answers_and_starts_nothing(platform: Platform) -> None:
+    service = f"{RELEASE}-webserver-read-only"
+    address = f"/api/v1/namespaces/{platform.namespace}/services/{service}:80/proxy/graphql"
+
+    def answer(query: str) -> Any:
+        body = json.dumps({"query": query})
+        return json.loads(platform.kubectl("create", "--raw", address, "--filename", "-", text=body))["data"]
+
+    entries = answer(f"{{ {LOCATIONS} }}")["workspaceOrError"]["locationEntries"]
+    assert {entry["locationOrLoadError"]["__typename"] for entry in entries} == {"RepositoryLocation"}
+    assert answer(RELOAD)["reloadRepositoryLocation"]["__typename"] == "UnauthorizedError"
+    account = ["--as", f"system:serviceaccount:{platform.namespace}:{service}"]
+    rights = platform.kubectl("auth", "can-i", "--list", *account)
+    assert not {"jobs.batch", "pods", "secrets", "configmaps"} & set(rights.split())
 
 
 def test_a_rollback_does_not_disturb_them_either(platform: Platform) -> None:
@@ -299,7 +317,16 @@ def test_nothing_is_stored_twice_after_all_of_this(platform: Platform) -> None:
 def test_every_pod_that_there_ever_was_is_restricted(platform: Platform) -> None:
     """The last test: those of the other files are among them."""
     components = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in platform.seen.values()}
-    own = {"webserver", "daemon", "location-flights", "location-trial", "postgresql", "pools", "migrate"}
+    own = {
+        "webserver",
+        "webserver-read-only",
+        "daemon",
+        "location-flights",
+        "location-trial",
+        "postgresql",
+        "pools",
+        "migrate",
+    }
     assert components == own | {"run_worker", "step_worker"}
     problems = {name: restricted(pod) for name, pod in platform.seen.items()}
     assert {name: found for name, found in problems.items() if found} == {}
