@@ -52,13 +52,13 @@ def test_a_step_that_hangs_is_ended_with_the_programs_that_it_started(run: Run, 
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def light_steps(slots: int, preload: list[str]) -> LightSteps:
-    get_context("forkserver").set_forkserver_preload(preload)
+def light_steps(slots: int) -> LightSteps:
+    get_context("forkserver").set_forkserver_preload(["dagster._cli.api"])  # or each process would import it
     return LightSteps(slots)
 
 
 def test_a_process_that_cannot_be_started_says_why() -> None:
-    steps = light_steps(1, [])
+    steps = light_steps(1)
     steps.start("unheard of", cast(str, lambda: None), None)  # what cannot be sent to another process
     assert steps._steps["unheard of"].ended.wait(30)
     assert steps.death("unheard of").startswith("could not be started (")
@@ -73,7 +73,7 @@ class Sleeps:
 
 
 def test_a_step_that_is_stopped_while_its_process_is_being_started_does_not_run() -> None:
-    steps = light_steps(1, [])
+    steps = light_steps(1)
     with light_steps_module._ONE_LOOKS:  # nothing starts meanwhile
         steps.start("stopped", cast(str, Sleeps()), None)
         steps.stop("stopped")
@@ -81,7 +81,7 @@ def test_a_step_that_is_stopped_while_its_process_is_being_started_does_not_run(
 
 
 def test_of_many_that_end_at_once_each_says_how() -> None:
-    steps = light_steps(8, ["dagster._cli.api"])
+    steps = light_steps(8)
     names = [f"step {number}" for number in range(80)]
     for name in names:
         steps.start(name, "no json", None)
