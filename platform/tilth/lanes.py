@@ -34,6 +34,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from tilth import timeouts
 from tilth.compute import TAG, Request, as_quantity, leaves_spot, pool_for, quantity, request_of, step_config
+from tilth.database_outages import outlast_database_outages
 from tilth.deployment import Deployment
 from tilth.fork_server import fork_server
 from tilth.light_steps import LightSteps
@@ -61,6 +62,7 @@ def lanes_executor(code_location: str, *modules: str) -> dg.ExecutorDefinition:
     preload = warm_up(code_location, *modules)
 
     def create(context: dg.InitExecutorContext) -> dg.Executor:
+        outlast_database_outages()
         fork_server(context.instance, preload)
         return _Lanes(Deployment())
 

@@ -17,6 +17,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tilth.database_outages import outlast_database_outages
+
 LOOK_SECONDS = 0.5
 RUN_LOOK_SECONDS = 15.0
 ENDED_BY_SIGNAL = 128
@@ -53,6 +55,7 @@ def watched(run_id: str, command: list[str]) -> int:
 def _run(command: list[str]) -> None:
     from dagster._cli import main as dagster
 
+    outlast_database_outages()
     sys.argv = command
     dagster()
 

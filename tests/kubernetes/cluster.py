@@ -44,6 +44,7 @@ class Platform:
 
     namespace: str
     values: dict[str, Any]
+    service: str = f"{RELEASE}-webserver"
     forward: subprocess.Popen[str] | None = None
     address: str = ""
     runs: list[str] = field(default_factory=list)
@@ -106,7 +107,7 @@ class Platform:
         with self.opening:
             if self.forward is None or self.forward.poll() is not None:
                 self.forward = subprocess.Popen(
-                    [program("kubectl"), "-n", self.namespace, "port-forward", f"service/{RELEASE}-webserver", ":80"],
+                    [program("kubectl"), "-n", self.namespace, "port-forward", f"service/{self.service}", ":80"],
                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 )  # fmt: skip
                 said: Any = self.forward.stdout

@@ -118,7 +118,7 @@ def test_the_ui_answers_through_its_service_with_every_location_loaded(platform:
 
 def asked(platform: Platform, query: str) -> dict[str, Any]:
     """What the webserver answers by its Service; once, and not again when it does not."""
-    service = f"/api/v1/namespaces/{platform.namespace}/services/{RELEASE}-webserver:http/proxy"
+    service = f"/api/v1/namespaces/{platform.namespace}/services/{platform.service}:http/proxy"
     answer = platform.kubectl("get", "--raw", f"{service}/graphql?{urlencode({'query': '{' + query + '}'})}")
     return json.loads(answer)["data"]
 
@@ -217,15 +217,14 @@ def test_an_upgrade_migrates_first_and_neither_runs_nor_code_locations_notice(pl
 
 def test_the_read_only_webserver_of_that_upgrade_answers_and_starts_nothing(platform: Platform) -> None:
     service = f"{RELEASE}-webserver-read-only"
-    address = f"/api/v1/namespaces/{platform.namespace}/services/{service}:80/proxy/graphql"
-
-    def answer(query: str) -> Any:
-        body = json.dumps({"query": query})
-        return json.loads(platform.kubectl("create", "--raw", address, "--filename", "-", text=body))["data"]
-
-    entries = answer(f"{{ {LOCATIONS} }}")["workspaceOrError"]["locationEntries"]
+    read_only = Platform(platform.namespace, platform.values, service)
+    try:
+        entries = asked(read_only, LOCATIONS)["workspaceOrError"]["locationEntries"]
+        reloaded = read_only.graphql(RELOAD)["reloadRepositoryLocation"]
+    finally:
+        read_only.close()
     assert {entry["locationOrLoadError"]["__typename"] for entry in entries} == {"RepositoryLocation"}
-    assert answer(RELOAD)["reloadRepositoryLocation"]["__typename"] == "UnauthorizedError"
+    assert reloaded["__typename"] == "UnauthorizedError"
     account = ["--as", f"system:serviceaccount:{platform.namespace}:{service}"]
     rights = platform.kubectl("auth", "can-i", "--list", *account)
     assert not {"jobs.batch", "pods", "secrets", "configmaps"} & set(rights.split())

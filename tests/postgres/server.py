@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 PASSWORD = "only-for-this-test"  # noqa: S105
@@ -34,9 +35,25 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+@dataclass
+class Server:
+    """A server that can go away and come back."""
+
+    uri: str
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
 @contextmanager
 def postgres_server(settings: Sequence[str] = ()) -> Iterator[str]:
-    """The address of an empty database on 127.0.0.1; the server and its data are gone afterwards.
+    """The address of an empty database on 127.0.0.1; as `restartable_server`."""
+    with restartable_server(settings) as server:
+        yield server.uri
+
+
+@contextmanager
+def restartable_server(settings: Sequence[str] = ()) -> Iterator[Server]:
+    """A server with an empty database on 127.0.0.1; it and its data are gone afterwards.
 
     `settings` are the server's, such as `fsync=off`, over PostgreSQL's own.
 
@@ -61,11 +78,16 @@ def postgres_server(settings: Sequence[str] = ()) -> Iterator[str]:
         data, port = folder / "data", free_port()
         run(initdb, "--username=tilth", "--auth=scram-sha-256", f"--pwfile={password}", data)
         options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", *settings]
-        run(
-            *(control, "start", "--wait", "-D", data, "-l", folder / "log"),
-            *("-o", " ".join([f"-p {port}", *(f"-c {option}" for option in options)])),
+        server = Server(
+            uri=f"postgresql://tilth:{PASSWORD}@127.0.0.1:{port}/postgres",
+            start=lambda: run(
+                *(control, "start", "--wait", "-D", data, "-l", folder / "log"),
+                *("-o", " ".join([f"-p {port}", *(f"-c {option}" for option in options)])),
+            ),
+            stop=lambda: run(control, "stop", "-D", data, "-m", "immediate"),
         )
+        server.start()
         try:
-            yield f"postgresql://tilth:{PASSWORD}@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            run(control, "stop", "-D", data, "-m", "immediate")
+            server.stop()
