@@ -14,6 +14,7 @@ docs/upgrading.md names.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -44,6 +45,10 @@ from tilth.warm import warm_up
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 2
+# Of two events that PostgreSQL stores at once the later may be seen first. A run that reads on from it never hears of
+# the earlier one, Dagster's default, and where that is a step's end it waits for ever. So it looks at as many events
+# before, of all runs, again.
+EVENTS_LOOKED_AT_AGAIN = 256
 LOSSES_ON_SPOT, LOSSES = 2, 5
 _ENDED = {
     dg.DagsterEventType.STEP_SUCCESS,
@@ -84,6 +89,7 @@ class _Problem:
 
 class _Lanes(StepDelegatingExecutor):
     def __init__(self, deployment: Deployment) -> None:
+        os.environ.setdefault("DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", str(EVENTS_LOOKED_AT_AGAIN))
         self._lanes = _Steps(deployment)
         super().__init__(
             self._lanes,

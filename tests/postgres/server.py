@@ -35,6 +35,11 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+def dagster_address(uri: str) -> str:
+    """The same for Dagster, whose driver is not SQLAlchemy's own choice."""
+    return uri.replace("postgresql://", "postgresql+psycopg2://")
+
+
 @dataclass
 class Server:
     """A server that can go away and come back."""

@@ -10,14 +10,10 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 
-from tests.postgres.server import restartable_server
+from tests.postgres.server import dagster_address, restartable_server
 from tilth import database_outages
 
 AWAY_SECONDS = 15  # twice of what Dagster waits
-
-
-def address(uri: str) -> str:
-    return uri.replace("postgresql://", "postgresql+psycopg2://")  # Dagster's driver; SQLAlchemy's own is another
 
 
 @pytest.fixture
@@ -37,7 +33,9 @@ def test_a_run_outlasts_a_restart_of_its_database(tmp_path: Path) -> None:
             server.stop()
             back.start()
 
-        (tmp_path / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{address(server.uri)}'}}}}")
+        (tmp_path / "dagster.yaml").write_text(
+            f"storage: {{postgres: {{postgres_url: '{dagster_address(server.uri)}'}}}}"
+        )
         with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
             made = dg.materialize([in_hand], instance=instance, raise_on_error=False)
             back.join()
@@ -53,6 +51,6 @@ def test_a_run_outlasts_a_restart_of_its_database(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("patient")
 def test_a_wrong_password_is_no_outage(postgres_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_outages, "WAIT_SECONDS", float("inf"))
-    wrong = create_engine(address(postgres_uri).replace("only-for", "not-for"))
+    wrong = create_engine(dagster_address(postgres_uri).replace("only-for", "not-for"))
     with pytest.raises(OperationalError, match="password authentication failed"):
         wrong.connect()
