@@ -62,7 +62,7 @@ test-live: $(ENVIRONMENT) $(MANIFEST) ## files land under a running daemon, and 
 
 .PHONY: test-postgres
 test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that the tests start (needs its server programs)
-	@$(BIN)/pytest tests/postgres
+	@$(BIN)/pytest tests/postgres --numprocesses 2 --dist loadfile
 
 .PHONY: test-faults
 test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed, writers at once, full disks (needs PostgreSQL's server programs)
