@@ -83,7 +83,8 @@ image: ## the image tilth:<commit>, by docker, podman or buildah (TARGET=gpu: wi
 
 .PHONY: test-kubernetes
 test-kubernetes: $(ENVIRONMENT) $(MANIFEST) ## the chart and its failures on the cluster of KUBECONFIG (images: TILTH_IMAGE, TILTH_POSTGRES_IMAGE)
-	@$(BIN)/pytest tests/kubernetes tests/helm
+	@$(BIN)/pytest tests/helm --numprocesses 2
+	@$(BIN)/pytest tests/kubernetes
 
 .PHONY: bench
 bench: $(READY) ## every speed and memory bar, measured (minutes; on a quiet machine)
