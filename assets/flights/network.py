@@ -79,7 +79,7 @@ class Recorded:
     """
 
     def __init__(self, step: Callable[[torch.Tensor], None], batch: torch.Tensor) -> None:
-        self.anew, self.batch = step, batch.clone()
+        self.batch = batch.clone()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             step(self.batch)
@@ -104,7 +104,7 @@ class Training:
             lr=parameters.learning_rate,
             weight_decay=parameters.weight_decay,
             fused=True,
-            capturable=rows.late.is_cuda,
+            capturable=rows.late.is_cuda,  # so that a step can be recorded
         )
         self._recorded: Recorded | None = None
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import numpy as np
@@ -158,7 +159,8 @@ def test_a_gpu_repeats_a_recorded_step_as_it_would_make_it_anew(monkeypatch: pyt
         return dict(NeuralClassifier(NeuralParameters(), NUMBERS).fit(rows[FEATURES], rows["late"]).weights)
 
     recorded = weights()
-    monkeypatch.setattr(network.Recorded, "repeat", lambda step, batch: step.anew(batch))
+    never = SimpleNamespace(batch=[])  # no batch has its size
+    monkeypatch.setattr(network, "Recorded", lambda *_: never)
     anew = weights()
     assert {name: (anew[name] == recorded[name]).all() for name in anew} == dict.fromkeys(anew, True)
 

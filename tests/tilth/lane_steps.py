@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
+from tilth import database_outages
 from tilth.lanes import lanes_executor
 from tilth.timeouts import timeout
 
@@ -23,6 +26,7 @@ def first() -> None:
 @dg.asset(deps=[first])
 def second() -> None:
     found.joinpath("second").write_text(str(os.getppid()))
+    found.joinpath("waits").write_text(str(event.contains(Engine, "do_connect", database_outages._connect)))
 
 
 @dg.asset

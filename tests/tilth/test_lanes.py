@@ -31,6 +31,11 @@ def test_steps_are_forked_from_one_server_and_follow_each_other(run: Run, found:
     assert found.joinpath("first").read_text() == found.joinpath("second").read_text()
 
 
+@pytest.mark.usefixtures("run")
+def test_a_step_waits_for_a_database_that_is_away(found: Path) -> None:
+    assert found.joinpath("waits").read_text() == "True"
+
+
 def test_what_fails_fails_alone_and_retry_policies_hold(run: Run) -> None:
     assert set(run.steps(dg.DagsterEventType.STEP_FAILURE)) == {"fails", "dies", "hangs", "hangs_and_would_listen"}
     assert set(run.steps(dg.DagsterEventType.STEP_RESTARTED)) == {"fails_once", "dies_once"}
