@@ -135,6 +135,10 @@ storage:
 {{- define "tilth.runEnv" -}}
 - name: HOME
   value: /tmp
+# What a step made of up to so many partitions is recorded at once. One by one, each takes several connections to
+# PostgreSQL, and automation finds some of them and starts a run for those.
+- name: DAGSTER_EVENT_BATCH_SIZE
+  value: "500"
 - name: DAGSTER_PG_PASSWORD
   {{- include "tilth.postgresql.passwordEnv" . | nindent 2 }}
 {{- end }}

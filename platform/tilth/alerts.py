@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from tilth.alert_messages import RENEWED_AFTER_SECONDS, Message, Outbox, to_send, with_changes
 from tilth.incidents import Look, look
+from tilth.kept_connections import kept_connections
 from tilth.webhook import WebhookError, check, post
 
 INTERVAL_SECONDS = 30
@@ -72,7 +73,8 @@ def alert_sensor(outbox: Outbox, webhook: SecretStr) -> dg.SensorDefinition:
             return dg.SkipReason("Nothing happened since the last look.")
         kept, at = outbox.current(), datetime.fromtimestamp(now, UTC)
         if not quiet:
-            found = _look(context, cursor, kept, now)
+            with kept_connections(context.instance):
+                found = _look(context, cursor, kept, now)
             changed = with_changes(kept, found, at)
             if changed != kept:
                 outbox.keep(changed)

@@ -16,6 +16,7 @@ import dagster as dg
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster_shared.record import copy
 
+from tilth.kept_connections import kept_connections
 from tilth.partition_ranges import range_tags, ranges
 
 
@@ -46,7 +47,8 @@ class _RangedAutomation(dg.AutomationConditionSensorDefinition):
         there = (context.cursor, newest, time.time() // 60)
         if there == self._idle:
             return SensorExecutionData(skip_message="Nothing was recorded since the last look.", cursor=context.cursor)
-        evaluated = super().evaluate_tick(context)
+        with kept_connections(context.instance):
+            evaluated = super().evaluate_tick(context)
         # A request changes what the next look sees, also when nothing else does.
         self._idle = None if evaluated.run_requests else (evaluated.cursor, *there[1:])
         if not evaluated.run_requests or context.repository_def is None:

@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 
 from tilth.input_versions import NO_PARTITION, event_numbers
+from tilth.kept_connections import kept_connections
 from tilth.lateness import Arrivals, Late, LatePartitions, Memory, late_partitions
 from tilth.timeouts import seconds
 
@@ -102,8 +103,11 @@ def partition_lag_checks(
         if (newest, arrived) == (last["seen"], last["arrived"]) and last["looked"] <= now < last["due"]:
             return dg.SkipReason("Nothing came since the last look, and nothing has waited for too long since.")
         told, events, due = {}, [], now + _ANEW_SECONDS
-        for key, late in look(instance, graph, assets, arrivals).items():
-            result, asset = _result(instance, graph, late, now, limits), key.to_user_string()
+        with kept_connections(instance):
+            looked = look(instance, graph, assets, arrivals)
+            results = {key: _result(instance, graph, late, now, limits) for key, late in looked.items()}
+        for key, result in results.items():
+            late, asset = looked[key], key.to_user_string()
             told[asset] = _state(result)
             if not result["passed"]:
                 # The UI shows a check as not evaluated when its asset was made since.

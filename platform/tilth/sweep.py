@@ -23,6 +23,7 @@ from tilth.input_versions import (
     recorded_inputs,
     upstream_partitions,
 )
+from tilth.kept_connections import kept_connections
 
 # Conditions answer within seconds, and a debounced one within its interval; what is older than this they have missed.
 PATIENCE_SECONDS = 600
@@ -70,13 +71,14 @@ def sweep(
         gaps, ignored = (chosen.resolve(graph) if chosen else set() for chosen in (optional, reference))
         late: dict[dg.AssetKey, dict[str, int]] = {}
         busy: dict[dg.AssetKey, set[str]] = {}
-        for key in sorted(target.resolve(graph)):
-            if graph.get(key).automation_condition is None:
-                continue
-            before = cursor["watched"].get(key.to_user_string(), {})
-            found, busy[key] = out_of_date(instance, graph, key, ignored, 0 if before else seen, gaps)
-            late[key] = {p: now if last > seen else before.get(p, now) for p, last in found.items()}
-        asked = {key: _ready(instance, graph, key, late, now - patience_seconds) for key in late}
+        with kept_connections(instance):
+            for key in sorted(target.resolve(graph)):
+                if graph.get(key).automation_condition is None:
+                    continue
+                before = cursor["watched"].get(key.to_user_string(), {})
+                found, busy[key] = out_of_date(instance, graph, key, ignored, 0 if before else seen, gaps)
+                late[key] = {p: now if last > seen else before.get(p, now) for p, last in found.items()}
+            asked = {key: _ready(instance, graph, key, late, now - patience_seconds) for key in late}
         wanted: dict[str, list[dg.AssetKey]] = defaultdict(list)
         for key, partitions in asked.items():
             for partition in partitions:
