@@ -179,7 +179,7 @@ def test_a_run_goes_on_when_its_code_location_is_deleted(platform: Platform, del
 
 
 def test_files_that_land_are_all_it_takes_for_predictions(platform: Platform, landed: float) -> None:
-    scored = until(lambda: platform.materializations("predictions/delays"), "predictions of the first day", 600)
+    scored = until(lambda: platform.materializations("predictions/delays"), "predictions of the first day", 900)
     print(f"predictions {time.monotonic() - landed:.0f} s after the files")
     assert [found["partition"] for found in scored] == ["2013-02-01"]
     rows = json.loads(platform.in_location("flights", "python", "-c", ROWS % ["predictions/delays"]))
