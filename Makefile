@@ -21,8 +21,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 ENVIRONMENT := $(VENV)/.installed
 MANIFEST := $(if $(wildcard $(DBT)/dbt_project.yml),$(DBT)/target/manifest.json)
 INSTANCE := $(DAGSTER_HOME)/dagster.yaml
-# The longest files begin first, so that no core waits for one at the end.
-LONGEST := $(addprefix tests/,flights/test_reruns.py flights/test_point_in_time.py test_repository.py)
+# The longest files begin first, so that no core waits for one at the end; all are named, because of a folder and a file
+# in it pytest takes the folder's order.
+LONGEST := $(addprefix tests/,flights/test_reruns.py flights/test_point_in_time.py test_repository.py faults/test_kills.py)
+test_files = $(filter $(1),$(LONGEST)) $(filter-out $(LONGEST),$(filter $(1),$(wildcard tests/test_*.py tests/*/test_*.py)))
+WITH_SERVICES := $(addprefix tests/,live/% postgres/% faults/% kubernetes/% helm/%)
 READY := $(ENVIRONMENT) $(MANIFEST) $(INSTANCE)
 
 .PHONY: help
@@ -47,10 +50,8 @@ test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service (COVERAGE=yes
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/basedpyright --level error
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 4; exit $${PIPESTATUS[0]}
-	@$(BIN)/pytest $(LONGEST) tests --ignore tests/live --ignore tests/postgres --ignore tests/faults \
-	  --ignore tests/kubernetes --ignore tests/helm \
-	  --numprocesses 2 --dist loadfile --no-loadscope-reorder \
-	  $(if $(COVERAGE),--cov --cov-report=term,--ignore tests/resources)
+	@$(BIN)/pytest $(filter-out $(WITH_SERVICES) $(if $(COVERAGE),,tests/resources/%),$(call test_files,%)) \
+	  --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 
 .PHONY: test-stores
 test-stores: $(ENVIRONMENT) $(MANIFEST) ## lake, warehouse, landing zone and models, with an S3 endpoint that the tests start
@@ -66,7 +67,7 @@ test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that
 
 .PHONY: test-faults
 test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed, writers at once, full disks (needs PostgreSQL's server programs)
-	@$(BIN)/pytest tests/faults/test_kills.py tests/faults --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/pytest $(call test_files,tests/faults/%) --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: test-gpu
 test-gpu: $(VENV)-gpu/.installed $(MANIFEST) ## the neural candidate, in an environment with PyTorch (7 GB); on a GPU where there is one
