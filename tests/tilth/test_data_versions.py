@@ -3,11 +3,12 @@
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import pairwise, product
+from random import Random
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tilth.data_versions import data_version
@@ -206,6 +207,16 @@ def test_an_unordered_table_has_one_version_in_any_order_and_an_ordered_one_does
     assert (data_version(table(shuffled)) == data_version(table(rows))) == (shuffled == rows)
     if rows:
         assert data_version(table([*rows[:-1], (9, "z")]), ordered=False) != data_version(table(rows), ordered=False)
+
+
+@example(pa.array([0.0, -0.0]), Random(0))  # noqa: S311 (it mixes rows)
+@given(columns(), st.randoms())
+def test_columns_of_every_kind_can_be_unordered(column: pa.Array, random: Random) -> None:
+    table = pa.table({"a": column})
+    shuffled = pa.table({"a": pa.array(random.sample(column.to_pylist(), len(column)), column.type)})
+    assert data_version(shuffled, ordered=False) == data_version(table, ordered=False)
+    if len(column):
+        assert data_version(table.slice(1), ordered=False) != data_version(table, ordered=False)
 
 
 @pytest.mark.parametrize(
