@@ -24,7 +24,7 @@ INSTANCE := $(DAGSTER_HOME)/dagster.yaml
 # The longest files begin first, so that no core waits for one at the end; all are named, because of a folder and a file
 # in it pytest takes the folder's order.
 LONGEST := $(addprefix tests/,flights/test_reruns.py flights/test_point_in_time.py test_repository.py faults/test_kills.py)
-test_files = $(filter $(1),$(LONGEST)) $(filter-out $(LONGEST),$(filter $(1),$(wildcard tests/test_*.py tests/*/test_*.py)))
+test_files = $(filter $(1),$(LONGEST)) $(filter-out $(LONGEST),$(filter $(1),$(sort $(shell find tests -name "test_*.py"))))
 WITH_SERVICES := $(addprefix tests/,live/% postgres/% faults/% kubernetes/% helm/%)
 READY := $(ENVIRONMENT) $(MANIFEST) $(INSTANCE)
 

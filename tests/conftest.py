@@ -44,7 +44,9 @@ SCORED = [["predictions", "delays"], ["reports", "prediction_quality"]]
 
 @pytest.fixture(scope="session", autouse=True)
 def dbt_untraced() -> Iterator[None]:
-    """dbt starts twice as fast where coverage does not trace it, and runs no code of the project's."""
+    """dbt starts twice as fast where coverage does not trace it. Of the project's code it runs the start of its command
+    alone, and tests/resources/test_dbt_command.py traces that.
+    """
     run = DbtCliInvocation.run
 
     def untraced(*, env: dict[str, str], **options: Any) -> DbtCliInvocation:

@@ -5,6 +5,7 @@ Needs the program helm; tests/kubernetes installs the chart for real.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -545,6 +546,15 @@ class TestDagster:
         assert run["spec"]["nodeSelector"] == {"pool": "general"}
         assert step["spec"]["nodeSelector"] == {"pool": "l4"}
         assert [found["key"] for found in step["spec"]["tolerations"]] == [GPU_RESOURCE]
+
+    def test_wherever_dagster_records_it_does_so_in_batches(self, everything: list[str], instance_of: Any) -> None:
+        objects = rendered(*everything)
+        ref = instance_of(dagster_yaml(objects))
+        dagsters = {name: pod for name, pod in pods(objects) if re.search("-(webserver|daemon|location-[a-z]+)$", name)}
+        assert len(dagsters) >= 3
+        for name, pod in {**dagsters, "run": launched(ref), "step": launched(ref, {})}.items():
+            (container,) = pod["spec"]["containers"]
+            assert {"name": "DAGSTER_EVENT_BATCH_SIZE", "value": "500"} in container["env"], name
 
     def test_runs_are_in_the_release(self, everything: list[str], instance_of: Any) -> None:
         ref = instance_of(dagster_yaml(rendered(*everything)))

@@ -1,17 +1,20 @@
 """How often a sensor's look connects to PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 from tests.postgres.server import dagster_address
+from tilth.alert_messages import Message
+from tilth.alerts import alert_sensor
 from tilth.automation import on_new_data
 from tilth.automation_sensor import automation_sensor
 from tilth.freshness import partition_lag_checks
@@ -32,12 +35,22 @@ def made(name: str) -> dg.AssetsDefinition:
     return asset
 
 
+class NothingKept:
+    """Alerts of which none is open."""
+
+    def current(self) -> list[Message]:
+        return []
+
+    def keep(self, messages: Sequence[Message]) -> None: ...
+
+
 MADE = dg.AssetSelection.assets(*ASKED)
 LAG_CHECKS, LAG = partition_lag_checks([dg.AssetKey(name) for name in ASKED], warn="10m", fail="1h")
 SENSORS = {
     "conditions": automation_sensor("conditions", MADE, "All of them."),
     "sweep": sweep("sweep", MADE, patience_seconds=0),
     "lag": LAG,
+    "alerts": alert_sensor(NothingKept(), SecretStr("")),
 }
 DEFINED = dg.Definitions(
     assets=[source, *[made(name) for name in ASKED]], asset_checks=LAG_CHECKS, sensors=list(SENSORS.values())
