@@ -35,7 +35,7 @@ CODE = """
 
     @dg.asset
     def endless() -> None:
-        open("endless.pid", "w").write(str(os.getpid()))
+        open(".tilth/endless.pid", "w").write(str(os.getpid()))
         time.sleep(600)
 
     defs = dg.Definitions(
@@ -66,19 +66,20 @@ class Supervised:
     """A supervisor over a command that only waits, a code location that may be edited, and its runs."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.home = folder, folder / ".tilth"
+        self.home.mkdir()
         self.write(0)
         (folder / "workspace.yaml").write_text(f"load_from:\n  - python_module: {MODULE}\n")
-        (folder / "dagster.yaml").write_text((ROOT / "platform" / "dagster.yaml").read_text())
+        (self.home / "dagster.yaml").write_text((ROOT / "platform" / "dagster.yaml").read_text())
         self.environment = os.environ | {
-            "DAGSTER_HOME": str(folder),
+            "DAGSTER_HOME": str(self.home),
             "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "platform"), str(ROOT)]),
         }
         self.process = self.start()
-        self.instance = dg.DagsterInstance.from_config(str(folder))
+        self.instance = dg.DagsterInstance.from_config(str(self.home))
 
     def start(self) -> "subprocess.Popen[str]":
-        self.log = self.folder / "log"
+        self.log = self.home / "log"
         command = f"import os; print('at ' + os.environ['{ADDRESS}'], flush=True); import time; time.sleep(600)"
         process = subprocess.Popen(
             [sys.executable, "-m", "tilth.supervisor", sys.executable, "-c", command],
@@ -90,7 +91,7 @@ class Supervised:
 
     def write(self, value: object) -> None:
         """Save the location's code, as an editor does: whole, under another name first."""
-        new = self.folder / "new"
+        new = self.folder / ".new"
         new.write_text(textwrap.dedent(CODE).format(value=value, module=MODULE))
         new.replace(self.folder / f"{MODULE}.py")
 
@@ -124,6 +125,11 @@ class Supervised:
                 return False
         return True
 
+    def given_up(self, run: dg.DagsterRun) -> None:
+        """Nobody starts it any more, so that later runs do not wait for it."""
+        assert self.status(run) is dg.DagsterRunStatus.STARTING
+        self.instance.report_run_failed(run)
+
     def finished(self, run: dg.DagsterRun) -> dg.DagsterRunStatus:
         until(lambda: self.status(run) in {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}, "the run's end")
         return self.status(run)
@@ -147,7 +153,7 @@ class Supervised:
 
     def run_endlessly(self) -> tuple[dg.DagsterRun, int]:
         """A run that is under way, and the process of its step."""
-        pid = self.folder / "endless.pid"
+        pid = self.home / "endless.pid"
         pid.unlink(missing_ok=True)
         run = self.create("endlessly")
         assert self.launch(run)
@@ -162,10 +168,13 @@ class Supervised:
 
 @pytest.fixture(scope="module")
 def supervised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
-    found = Supervised(tmp_path_factory.mktemp("supervised"))
-    yield found
-    found.stop()
-    found.instance.dispose()
+    folder = tmp_path_factory.mktemp("supervised")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DAGSTER_HOME", str(folder / ".tilth"))
+        found = Supervised(folder)
+        yield found
+        found.stop()
+        found.instance.dispose()
 
 
 def test_a_run_is_a_fork_of_its_locations_template(supervised: Supervised) -> None:
@@ -210,6 +219,7 @@ def test_code_that_cannot_be_imported_is_dagsters_to_start_and_the_next_edit_is_
     run, after = supervised.create(), supervised.create()
     supervised.write("(")
     assert not supervised.launch(run)
+    supervised.given_up(run)
     supervised.write(6)
     assert supervised.launch(after)
     assert supervised.made(after)["value"] == 6
@@ -229,8 +239,8 @@ def test_a_template_that_is_killed_while_it_forks_starts_no_run_and_another_take
         os.kill(template, signal.SIGKILL)
         assert launcher.recv(64) in (b"", CANNOT)
     until(lambda: supervised.launch(next_one), "a new template")
+    supervised.given_up(lost)
     assert supervised.made(next_one)
-    assert supervised.status(lost) is dg.DagsterRunStatus.STARTING
 
 
 def test_a_run_whose_launcher_dies_before_it_says_go_does_not_begin(supervised: Supervised) -> None:
@@ -240,7 +250,7 @@ def test_a_run_whose_launcher_dies_before_it_says_go_does_not_begin(supervised: 
         launcher.sendall(f"{MODULE} {run.run_id}".encode())
         pid = int(launcher.recv(64))
     until(lambda: not is_there(pid), "the end of its process")
-    assert supervised.status(run) is dg.DagsterRunStatus.STARTING
+    supervised.given_up(run)
 
 
 def test_a_template_is_as_large_after_many_forks(supervised: Supervised) -> None:
@@ -288,7 +298,7 @@ def test_a_second_supervisor_of_the_same_state_says_so(supervised: Supervised) -
         command, cwd=supervised.folder, env=supervised.environment, capture_output=True, text=True, check=False
     )
     assert second.returncode == 1
-    assert f"Process {supervised.process.pid} already runs Dagster on the state in {supervised.folder}" in second.stderr
+    assert f"Process {supervised.process.pid} already runs Dagster on the state in {supervised.home}" in second.stderr
 
 
 # The last: it ends what the others use.
