@@ -21,7 +21,9 @@ def execute(run_id: str) -> None:
     with capture_interrupts(), dg.DagsterInstance.get() as instance:
         run = instance.get_run_by_id(run_id)
         if run is None or run.job_code_origin is None:
-            raise LookupError(f"Run {run_id} is not in the instance of DAGSTER_HOME, or does not say where its code is.")
+            raise LookupError(
+                f"Run {run_id} is not in the instance of DAGSTER_HOME, or does not say where its code is."
+            )
         pid = os.getpid()
         process = EngineEventData.in_process(pid)
         instance.report_engine_event(f"Started process for run (pid: {pid}).", run, process)

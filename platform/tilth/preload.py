@@ -38,7 +38,7 @@ def preload(code_location: str) -> None:
         Exception: what the code location itself raises when it is imported. All else that fails is said, and no more:
             it fails in the step too, and is recorded there.
     """
-    global _done, _unseeded  # noqa: PLW0603 (of the process)
+    global _done, _unseeded
     if _done:
         return
     gc.disable()  # while modules only load, collecting garbage finds none and takes a fifth of the time
@@ -51,7 +51,7 @@ def preload(code_location: str) -> None:
             importlib.import_module(module)
         except ImportError as problem:
             print(f"tilth: {module} cannot be imported beforehand: {problem}", file=sys.stderr)
-    # In this order: Dagster keeps the three configurations of alembic used last, and the ephemeral instance has its own.
+    # In this order: Dagster keeps alembic's three configurations used last, and the ephemeral instance has its own.
     for part in (_read_revisions_once, _run_an_asset, _open_the_instance, _resolve_definitions):
         try:
             part()
@@ -101,7 +101,7 @@ def _random_state() -> tuple[bytes, int] | None:
 
 def _draw_other_random_numbers() -> None:
     """Without a seed, else every run and step would draw the same ones from NumPy; Python's own sees to itself."""
-    global _unseeded  # noqa: PLW0603
+    global _unseeded
     if _unseeded is not None and _random_state() == _unseeded:
         sys.modules["numpy"].random.seed()
         _unseeded = _random_state()

@@ -1,8 +1,8 @@
 """A process that has imported a code location and tried it out, and that runs are forked from.
 
-`tilth.supervisor` starts one for each code location, `python -m tilth.run_template MODULE DESCRIPTOR`, and hands it
-connections of whoever launches a run (tilth/launcher.py). The run begins when its launcher has heard its number and says
-so, and not at all when either of them is gone by then: so a run is started once, whatever dies in between.
+`tilth.supervisor` starts one for each code location, `python -m tilth.run_template MODULE DESCRIPTOR`, and hands it the
+connections of those who launch runs (tilth/launcher.py). A run begins when its launcher has heard its number and says
+so, and not at all when either of them is gone by then: so it is started once, whatever dies in between.
 
 What here is not Dagster's public API docs/upgrading.md names.
 """

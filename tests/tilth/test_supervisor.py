@@ -187,7 +187,8 @@ def test_a_run_is_a_fork_of_its_locations_template(supervised: Supervised) -> No
 
 def test_two_runs_draw_different_random_numbers(supervised: Supervised) -> None:
     runs = [supervised.create() for _ in range(2)]
-    assert all([supervised.launch(run) for run in runs])
+    for run in runs:
+        assert supervised.launch(run)
     first, second = (supervised.made(run)["drawn"] for run in runs)
     assert first != second
 
