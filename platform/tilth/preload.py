@@ -31,8 +31,13 @@ def note(code_location: str, modules: Sequence[str]) -> None:
     _used_late[code_location] = modules
 
 
-def preload(code_location: str) -> None:
+def preload(code_location: str, *, in_a_run: bool = False) -> None:
     """Import the code location and what it uses late, and try out what a run and a step do; a second call does nothing.
+
+    Args:
+        code_location: its module.
+        in_a_run: whether this process executes a run. It has then done for itself what is tried out here, and the run's
+            first step waits for no more than the imports.
 
     Raises:
         Exception: what the code location itself raises when it is imported. All else that fails is said, and no more:
@@ -52,7 +57,8 @@ def preload(code_location: str) -> None:
         except ImportError as problem:
             print(f"tilth: {module} cannot be imported beforehand: {problem}", file=sys.stderr)
     # In this order: Dagster keeps the three configurations of alembic used last, and the ephemeral instance has its own.
-    for part in (_read_revisions_once, _run_an_asset, _open_the_instance, _resolve_definitions):
+    rehearsal = () if in_a_run else (_run_an_asset, _open_the_instance, _resolve_definitions)
+    for part in (_read_revisions_once, *rehearsal):
         try:
             part()
         except Exception:  # noqa: BLE001
