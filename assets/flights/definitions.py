@@ -12,6 +12,7 @@ executor = executor_of(
     "assets.flights.intake",
     "adbc_driver_duckdb.dbapi",
     "resources.dbt_runner",
+    in_template=["assets.flights.estimators", "sklearn.metrics", "skops.io", "safetensors.numpy", "matplotlib.figure"],
 )
 
 from assets.flights.dbt_models import daily_models, project, reference_models

@@ -55,7 +55,7 @@ def _serve(listener: int, alive: int, code_location: str) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what Dagster does about it is for the run
-        preload(code_location)
+        preload(code_location, in_a_run=True)
         main: Any = forkserver.main
         main(listener, alive, [])
     except SystemExit:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-_used_late: dict[str, Sequence[str]] = {}
+_used_late: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
 _done = False
 _unseeded: tuple[bytes, int] | None = None
 """The state of NumPy's generator that nobody has set or drawn from; None where that is not known."""
@@ -26,13 +26,18 @@ _unseeded: tuple[bytes, int] | None = None
 def _nothing(context: dg.AssetExecutionContext) -> None: ...
 
 
-def note(code_location: str, modules: Sequence[str]) -> None:
-    """Have `preload` import these modules too, which the code location's assets and resources import when they run."""
-    _used_late[code_location] = modules
+def note(code_location: str, modules: Sequence[str], in_template: Sequence[str]) -> None:
+    """Have `preload` import these modules too, as `executor_of` says."""
+    _used_late[code_location] = modules, in_template
 
 
-def preload(code_location: str) -> None:
+def preload(code_location: str, *, in_a_run: bool = False) -> None:
     """Import the code location and what it uses late, and try out what a run and a step do; a second call does nothing.
+
+    Args:
+        code_location: its module.
+        in_a_run: whether this process executes a run. It has then done for itself what is tried out here, and the run's
+            first step waits for no more than the imports.
 
     Raises:
         Exception: what the code location itself raises when it is imported. All else that fails is said, and no more:
@@ -46,21 +51,22 @@ def preload(code_location: str) -> None:
         importlib.import_module("numpy")
         _unseeded = _random_state()
     importlib.import_module(code_location)
-    for module in ("tilth.orphans", *_used_late.get(code_location, ())):
+    modules, in_template = _used_late.get(code_location, ((), ()))
+    for module in ("tilth.orphans", *modules, *(() if in_a_run else in_template)):
         try:
             importlib.import_module(module)
         except ImportError as problem:
             print(f"tilth: {module} cannot be imported beforehand: {problem}", file=sys.stderr)
     # In this order: Dagster keeps alembic's three configurations used last, and the ephemeral instance has its own.
-    for part in (_read_revisions_once, _run_an_asset, _open_the_instance, _resolve_definitions):
+    rehearsal = () if in_a_run else (_run_an_asset, _open_the_instance, _resolve_definitions, gc.collect)
+    for part in (_read_revisions_once, *rehearsal):
         try:
             part()
         except Exception:  # noqa: BLE001
             print(f"tilth: {part.__name__} failed beforehand; steps begin more slowly.", file=sys.stderr)
             traceback.print_exc()
+    gc.freeze()  # else each fork looks through all of this when it first collects garbage, and so copies it
     gc.enable()
-    gc.collect()
-    gc.freeze()  # else the first thing that each fork does is to look through all of this, and so to copy it
     _done = True
 
 

@@ -43,6 +43,7 @@ def main() -> None:
     preload(module)
     control.sendall(json.dumps(_source_folders()).encode())
     _serve(control, execute)
+    os._exit(0)  # nothing of it is to be closed that its forks have too
 
 
 def _inject_environment() -> None:

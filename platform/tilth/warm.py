@@ -1,7 +1,7 @@
 """Steps in processes that are warm when they begin: Dagster's multiprocess executor, its lazy imports done once."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,9 @@ from tilth.timeouts import execute_in_time
 from tilth.turns import partitions_of, planned_partitions, wait_for_turn
 
 
-def warm_executor(code_location: str, *modules: str, max_concurrent: int | None = None) -> dg.ExecutorDefinition:
+def warm_executor(
+    code_location: str, *modules: str, in_template: Sequence[str] = (), max_concurrent: int | None = None
+) -> dg.ExecutorDefinition:
     """An executor that forks each step from a server that has imported, and tried out, what a step needs.
 
     It is Dagster's multiprocess executor on a fork server, with four differences. A step begins in 0.1 to 0.2 s rather
@@ -23,10 +25,10 @@ def warm_executor(code_location: str, *modules: str, max_concurrent: int | None 
     that make the same partitions (tilth/turns.py).
 
     Args:
-        code_location, modules: as `executor_of` takes them.
+        code_location, modules, in_template: as `executor_of` takes them.
         max_concurrent: steps at once in one run; as many as there are cores when left out.
     """
-    warm_up(code_location, *modules)
+    warm_up(code_location, modules, in_template)
     # For where steps cannot be forked from the run's process: Python's own server, a new program, imports these.
     imports = ["__main__", code_location, *modules, "tilth.orphans"]
     schema: Any = dg.multiprocess_executor.config_schema
@@ -42,9 +44,9 @@ def warm_executor(code_location: str, *modules: str, max_concurrent: int | None 
     )
 
 
-def warm_up(code_location: str, *modules: str) -> None:
+def warm_up(code_location: str, modules: Sequence[str], in_template: Sequence[str]) -> None:
     """Note what the process is to import that steps are forked from."""
-    note(code_location, modules)
+    note(code_location, modules, in_template)
     # Dagster, which is loaded by now, stays: while the rest is, collecting garbage would look through it over and over.
     gc.freeze()
 
