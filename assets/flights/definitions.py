@@ -11,7 +11,7 @@ executor = executor_of(
     "assets.flights.definitions",
     "assets.flights.intake",
     "adbc_driver_duckdb.dbapi",
-    "resources.dbt_runner",
+    "resources.dbt_rehearsal",
 )
 
 from assets.flights.dbt_models import daily_models, project, reference_models
