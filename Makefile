@@ -15,11 +15,11 @@ LOCKS := runtime dev gpu
 # All local state: warehouse, lake, landing zone, models and Dagster's own storage.
 export TILTH_HOME ?= $(CURDIR)/.tilth
 export DAGSTER_HOME ?= $(TILTH_HOME)/dagster
-# dbt's command line and Dagster's are found in the environment without activating it.
+# Dagster's command line and dbt's are found in the environment without activating it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 ENVIRONMENT := $(VENV)/.installed
-MANIFEST := $(if $(wildcard $(DBT)/dbt_project.yml),$(DBT)/target/manifest.json)
+MANIFEST := $(if $(wildcard $(DBT)/dbt_project.yml),$(DBT)/target/duckdb/prepared.json)
 INSTANCE := $(DAGSTER_HOME)/dagster.yaml
 # The longest files begin first, so that no core waits for one at the end; all are named, because of a folder and a file
 # in it pytest takes the folder's order.
@@ -126,10 +126,9 @@ $(VENV)-gpu/.installed: requirements/dev.lock requirements/gpu.lock pyproject.to
 	  uv pip install --quiet --python $(VENV)-gpu/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Outside of `dagster dev` nothing prepares the manifest that the dbt assets are made of.
-$(DBT)/target/manifest.json: $(ENVIRONMENT) $(shell find $(DBT) -path $(DBT)/target -prune -o \( -name '*.sql' -o -name '*.yml' \) -print 2>/dev/null)
-	@echo "preparing the dbt project"
-	@$(BIN)/dbt parse --quiet --project-dir $(DBT) --profiles-dir $(DBT)
+# Whoever loads the definitions first would do it; here it has a line of its own.
+$(DBT)/target/duckdb/prepared.json: $(ENVIRONMENT) $(shell find $(DBT) -path $(DBT)/target -prune -o \( -name '*.sql' -o -name '*.yml' \) -print 2>/dev/null)
+	@$(BIN)/python -m resources.dbt_manifest $(DBT) duckdb
 	@touch $@
 
 $(INSTANCE): platform/dagster.yaml

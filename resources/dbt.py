@@ -132,6 +132,14 @@ class Dbt:
         log = f"dbt failed; its debug log is {target_path / 'dbt.log'}."
         return DbtBuild(events, DagsterDbtCliRuntimeError("\n\n".join([log, "Errors parsed from dbt logs:", *errors])))
 
+    def rehearse(self) -> None:
+        """What a step's first build would do for itself, done before the steps are forked; nothing is connected to."""
+        from resources.dbt_runner import rehearse
+
+        connection = connection_environment(self.warehouse)
+        with _environment(connection):
+            rehearse(self.project, connection["TILTH_DBT_DATABASE"])
+
 
 @contextmanager
 def target_folder() -> Iterator[Path]:

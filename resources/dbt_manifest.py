@@ -91,7 +91,12 @@ def _parse(project: Path, target: str, made: Path, sources: str) -> None:
 
         def dbt(*command: str | Path) -> None:
             done = subprocess.run(
-                [Path(sys.executable).with_name("dbt"), *command, "--quiet", *places[: 4 if command[0] == "deps" else 8]],
+                [
+                    Path(sys.executable).with_name("dbt"),
+                    *command,
+                    "--quiet",
+                    *places[: 4 if command[0] == "deps" else 8],
+                ],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

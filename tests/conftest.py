@@ -10,12 +10,10 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
-from dagster_dbt import DbtCliInvocation
 from hypothesis import settings
 
 from assets.flights import replay
 from assets.flights.definitions import definitions
-from resources.dbt import connection_environment
 from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.warehouse import Warehouse
@@ -40,21 +38,6 @@ FEATURES = [["features", "departures"]]
 # The neural one is trained where PyTorch is installed, and tests/flights/test_neural.py is about it.
 MODELS = [["models", "delay_logistic"], ["models", "delay_boosted"], ["models", "delay_champion"]]
 SCORED = [["predictions", "delays"], ["reports", "prediction_quality"]]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def dbt_untraced() -> Iterator[None]:
-    """dbt starts twice as fast where coverage does not trace it. Of the project's code it runs the start of its command
-    alone, and tests/resources/test_dbt_command.py traces that.
-    """
-    run = DbtCliInvocation.run
-
-    def untraced(*, env: dict[str, str], **options: Any) -> DbtCliInvocation:
-        return run(env={name: value for name, value in env.items() if not name.startswith("COVERAGE_")}, **options)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(DbtCliInvocation, "run", untraced)
-        yield
 
 
 @dataclass
@@ -122,11 +105,8 @@ class Platform:
 @contextmanager
 def platform_in(home: Path) -> Iterator[Platform]:
     """A platform with its state in `home`, a folder that is there."""
-    with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.local_temp(str(home)) as instance:
-        platform = Platform(Deployment(home=home), instance)
-        for name, value in connection_environment(platform.warehouse).items():
-            environment.setenv(name, value)  # what resources.dbt sets for the process is given back at the end
-        yield platform
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        yield Platform(Deployment(home=home), instance)
 
 
 @pytest.fixture

@@ -12,7 +12,14 @@ executor = executor_of(
     "assets.flights.intake",
     "adbc_driver_duckdb.dbapi",
     "resources.dbt_runner",
-    in_template=["assets.flights.estimators", "sklearn.metrics", "skops.io", "safetensors.numpy", "matplotlib.figure"],
+    in_template=[
+        "resources.dbt_rehearsal",
+        "assets.flights.estimators",
+        "sklearn.metrics",
+        "skops.io",
+        "safetensors.numpy",
+        "matplotlib.figure",
+    ],
 )
 
 from assets.flights.dbt_models import daily_models, project, reference_models
