@@ -54,8 +54,6 @@ land: $(READY) ## land more days: DAY=2013-04-01, or all up to THROUGH=2013-04-3
 .PHONY: test
 test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service (COVERAGE=yes: the stores' too, and what they all reach)
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
-	@$(BIN)/basedpyright --level error
-	@$(BIN)/lint-imports --no-logo 2>&1 | tail -n 4; exit $${PIPESTATUS[0]}
 	@$(BIN)/pytest $(filter-out $(WITH_SERVICES) $(if $(COVERAGE),,tests/resources/%),$(call test_files,%)) \
 	  --numprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 
@@ -72,7 +70,7 @@ test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that
 	@$(BIN)/pytest tests/postgres --numprocesses 2 --dist loadfile
 
 .PHONY: test-faults
-test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed, writers at once, full disks (needs PostgreSQL's server programs)
+test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed (KILLS=100: so often), writers at once, full disks (needs PostgreSQL's programs)
 	@$(BIN)/pytest $(call test_files,tests/faults/%) --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: test-gpu
