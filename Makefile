@@ -44,7 +44,6 @@ demo: $(READY) ## three months of the record through the whole graph, then what 
 
 .PHONY: dev
 dev: $(READY) ## the UI, the daemon and the code location on 127.0.0.1:3000 (PORT= to change)
-	@$(BIN)/python -m tilth.pools assets.flights.definitions
 	@$(BIN)/python -m tilth.supervisor $(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 .PHONY: land

@@ -41,6 +41,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # of a terminal, which are for the supervisor
     _inject_environment()
     preload(module)
+    _set_pool_limits(module)
     control.sendall(json.dumps(_source_folders()).encode())
     _serve(control, execute)
     os._exit(0)  # nothing of it is to be closed that its forks have too
@@ -52,6 +53,21 @@ def _inject_environment() -> None:
 
     with dg.DagsterInstance.get() as instance:
         instance.inject_env_vars(None)
+
+
+def _set_pool_limits(module: str) -> None:
+    """As the definitions say, also after an edit of them."""
+    import dagster as dg
+
+    from tilth.pools import apply_pool_limits
+
+    definitions = getattr(sys.modules[module], "defs", None)
+    if isinstance(definitions, dg.Definitions):
+        with dg.DagsterInstance.get() as instance:
+            try:
+                apply_pool_limits(definitions, instance)
+            except ValueError as error:
+                print(f"tilth: the pools of {module} have the limits that they had. {error}", file=sys.stderr)
 
 
 def _source_folders() -> list[str]:

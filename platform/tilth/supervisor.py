@@ -37,7 +37,7 @@ _LONGEST_MESSAGE = 65536
 _GRACE_SECONDS = 20.0
 # A template that cannot be made may be made later, with the same files: a database was away.
 _TRY_AGAIN_SECONDS = 30.0
-# While somebody saves file after file, a template that nobody asks for is made no more often than this.
+# While somebody saves file after file, or templates die, one that nobody asks for is made no more often than this.
 _REST_SECONDS = 10.0
 # The clock by which the kernel notes when a file changed is a few milliseconds behind.
 _SLACK_SECONDS = 0.1
@@ -139,7 +139,7 @@ class _Templates:
             template.process.wait()
             was_ready = template.state == "ready"
             template.state, template.made_of = "failed", sources(template.folders)
-            if was_ready and time.time() - template.began > _TRY_AGAIN_SECONDS:
+            if was_ready and time.time() - template.began > _REST_SECONDS:
                 self.make(module)
                 return
         waiting, template.waiting = template.waiting, []

@@ -25,11 +25,12 @@ CODE = """
     import os, time
     import dagster as dg
     import numpy as np
+    from tilth.pools import pool_limits
     from tilth.warm import warm_executor
 
     VALUE = {value}
 
-    @dg.asset
+    @dg.asset(pool="numbers")
     def number() -> dg.MaterializeResult:
         return dg.MaterializeResult(metadata={{"value": VALUE, "drawn": float(np.random.random())}})
 
@@ -42,6 +43,7 @@ CODE = """
         assets=[number, endless],
         jobs=[dg.define_asset_job("numbers", "number"), dg.define_asset_job("endlessly", "endless")],
         executor=warm_executor("{module}"),
+        metadata=pool_limits(numbers=3 + VALUE),
     )
 """
 
@@ -181,6 +183,8 @@ def test_a_run_is_a_fork_of_its_locations_template(supervised: Supervised) -> No
     run = supervised.create()
     assert supervised.launch(run)
     assert supervised.made(run)["value"] == 0
+    pools = supervised.instance.event_log_storage.get_pool_limits()
+    assert [(pool.name, pool.limit) for pool in pools] == [("numbers", 3)]
     parent = Path(f"/proc/{supervised.template()}/cmdline").read_text().split("\0")
     assert parent[1:4] == ["-m", "tilth.run_template", MODULE]
 
