@@ -30,7 +30,7 @@ models: {+schema: marts}
 """,
     "macros/schemas.sql": "{% macro generate_schema_name(name, node) %}{{ name or target.schema }}{% endmacro %}",
     "models/things.sql": "{{ config(materialized='table') }}\nselect n from {{ source('raw', 'things') }}\n",
-    "models/more.sql": "{{ config(materialized='table') }}\nselect n + {{ var('plus', 1) }} as n from {{ ref('things') }}\n",
+    "models/more.sql": "{{ config(materialized='table') }} select n + {{ var('plus', 1) }} n from {{ ref('things') }}",
     "models/models.yml": """
 sources:
   - name: raw
