@@ -11,7 +11,6 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
-import pytest
 
 from assets.flights import partitions as by
 from assets.flights.definitions import definitions
