@@ -1,4 +1,4 @@
-"""What runs tried to make and did not.
+"""What runs tried to make and did not, and what they made already.
 
 The event log's storage and the graph's views are no public API of Dagster: docs/upgrading.md names this file.
 """
@@ -10,7 +10,14 @@ from typing import Any
 import dagster as dg
 
 from tilth.failed_runs import Ended, Runs
-from tilth.input_versions import NO_PARTITION, event_numbers, upstream_partitions
+from tilth.input_versions import (
+    NO_PARTITION,
+    event_numbers,
+    inputs_of,
+    present_versions,
+    recorded_inputs,
+    upstream_partitions,
+)
 
 # Numbers of events that one query asks for.
 _ASKED = 400
@@ -30,21 +37,24 @@ def attempts_at(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: dg.P
     return {NO_PARTITION: (planned.run_id, planned.storage_id)}
 
 
-class Tried(dg.AutomationCondition[dg.AssetKey]):
-    """The run that last was to make the partition ended without it, though it came to it, and no other run has made
-    what the partition reads since.
+class Answered(dg.AutomationCondition[dg.AssetKey]):
+    """A run would make nothing new: the partition was made from what is there, or was tried in vain.
 
-    A run that failed before it came to the partition has not tried it. One that was cancelled or died counts as if it
-    had: it is started again by whom it concerns.
+    Tried in vain is what the latest run for it came to and did not make, where no other run has made what it reads
+    since. A run that failed before it came to the partition has not tried it. One that was cancelled or died counts as
+    if it had: it is started again by whom it concerns.
+
+    Other conditions ask one after another; what is recorded while they do, as by a run that makes an input and then the
+    partition, some of them see and some do not. This one is asked last.
     """
 
     @property
     def description(self) -> str:
-        return "The latest run for it came to it and ended without it"
+        return "Made from what is there, or tried in vain since that came"
 
     @property
     def name(self) -> str:
-        return "tried"
+        return "answered"
 
     @property
     def requires_cursor(self) -> bool:
@@ -58,6 +68,7 @@ class Tried(dg.AutomationCondition[dg.AssetKey]):
         wanted = candidates.expensively_compute_partition_keys() if candidates.is_partitioned else {NO_PARTITION}
         attempts = attempts_at(view.instance, context.key, context.partitions_def)
         found = tried_in_vain(view.instance, view.asset_graph, context.key, attempts, wanted)
+        found |= made_from_present(view.instance, view.asset_graph, context.key, wanted - found)
         if candidates.is_partitioned:
             return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(found))
         return dg.AutomationResult(context, candidates if found else context.get_empty_subset())
@@ -66,7 +77,7 @@ class Tried(dg.AutomationCondition[dg.AssetKey]):
 def tried_in_vain(
     instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey, attempts: Attempts, partitions: Collection[str]
 ) -> set[str]:
-    """Those of these partitions of the asset of which `Tried` is true.
+    """Those of these partitions of the asset that were tried in vain, as `Answered` says.
 
     `graph` is a repository's `asset_graph`, and `attempts` are those at the asset.
     """
@@ -83,6 +94,22 @@ def tried_in_vain(
         made_by = _runs_of(instance, parent, sorted({number for found in since.values() for number in found}))
         changed |= {p for p, found in since.items() if any(made_by.get(number) != of_run[p] for number in found)}
     return set(tried) - changed
+
+
+def made_from_present(
+    instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey, partitions: Collection[str]
+) -> set[str]:
+    """Those of these partitions of the asset whose latest materialization says that it was made from the versions of
+    its inputs that are there now.
+    """
+    made = event_numbers(instance, key)
+    recorded = recorded_inputs(instance, key, [made[p] for p in partitions if p in made])
+    versions = {parent: present_versions(instance, parent) for parent in graph.get(key).parent_keys if recorded}
+    return {
+        partition
+        for partition, read in upstream_partitions(graph, key, recorded).items()
+        if inputs_of(read, versions) == recorded[partition]
+    }
 
 
 def _runs_of(instance: dg.DagsterInstance, key: dg.AssetKey, numbers: Sequence[int]) -> dict[int, str]:

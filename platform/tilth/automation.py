@@ -15,7 +15,7 @@ came to the partition, as does a range with one bad day, the partition is asked 
 import dagster as dg
 from dagster import AutomationCondition as Condition
 
-from tilth.attempts import Tried
+from tilth.attempts import Answered
 
 
 def _settled(
@@ -28,7 +28,7 @@ def _settled(
     # Not since_last_handled(), which also forgets what was there before the sensor's first look.
     pending = due.since(Condition.newly_requested() | Condition.newly_updated())
     idle = ~Condition.any_deps_in_progress() & ~Condition.in_progress()
-    unanswered = ~Tried() | Condition.any_deps_match(Condition.will_be_requested())
+    unanswered = ~Answered() | Condition.any_deps_match(Condition.will_be_requested())
     said = [f"{name} {value}".replace('"', "") for name, value in options.items() if value is not None]
     return (pending & required & idle & unanswered).with_label("; ".join([label, *said]))
 

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from tests.automation import DAY, DAYS, Pair, dates
+from tilth.attempts import Answered
 from tilth.automation import on_changed_data, on_complete_window, on_new_data
 
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-03", fmt="%Y-%m")
@@ -242,3 +243,24 @@ def test_a_partition_that_failed_in_the_run_that_changed_its_input_is_asked_for_
     pair.made("source", DAY, "repaired")
     assert pair.look() == {DAY}
     assert pair.look() == set()
+
+
+@every_condition
+def test_a_partition_that_is_made_while_conditions_are_evaluated_is_not_asked_for(
+    pair: Pair, condition: dg.AutomationCondition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.connect(condition)
+    evaluate = Answered.evaluate
+
+    def in_between(self: Answered, context: dg.AutomationContext) -> dg.AutomationResult:
+        if not context.candidate_subset.is_empty:
+            assert pair.run("target")
+        return evaluate(self, context)
+
+    pair.run("source")
+    monkeypatch.setattr(Answered, "evaluate", in_between)
+    assert pair.look() == set()
+    monkeypatch.undo()
+    assert pair.look() == set()
+    pair.made("source", DAY, "changed")
+    assert pair.look() == {DAY}
