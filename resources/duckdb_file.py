@@ -47,6 +47,22 @@ def duckdb_connection(path: Path, wait_seconds: float) -> "Iterator[dbapi.Connec
         del _open_here[path.resolve()]
 
 
+@contextmanager
+def duckdb_turn(path: Path, wait_seconds: float) -> Iterator[None]:
+    """The file's turn for connections of another library, such as dbt's, which it has closed when the block ends.
+
+    Raises:
+        WarehouseBusyError: as `duckdb_connection`.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _in_turn(path.resolve(), wait_seconds).close()
+    try:
+        yield
+    finally:
+        del _open_here[path.resolve()]
+
+
 def _in_turn(path: Path, wait_seconds: float) -> "dbapi.Connection":
     started = time.monotonic()
     say_at = started

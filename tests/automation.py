@@ -11,13 +11,10 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
-import pytest
 
 from assets.flights import partitions as by
 from assets.flights.definitions import definitions
 from assets.flights.sensors import automation_sensors
-from resources.dbt import connection_environment
-from resources.warehouse import Warehouse
 from tests.conftest import QUIET
 from tilth.deployment import Deployment
 
@@ -115,14 +112,9 @@ def flights_definitions(home: Path, neural: dg.AutomationCondition | None = None
     """The flights code location on a deployment in `home`; the neural candidate has this condition, whether or not
     PyTorch is installed here.
     """
-    deployment = Deployment(home=home)
-    with pytest.MonkeyPatch.context() as environment:
-        # resources.dbt sets these for the process; they are given back at the end.
-        for name, value in connection_environment(Warehouse(deployment.warehouse_uri)).items():
-            environment.setenv(name, value)
-        yield definitions(deployment).map_resolved_asset_specs(
-            func=lambda spec: spec.replace_attributes(automation_condition=neural), selection=f'key:"{NEURAL}"'
-        )
+    yield definitions(Deployment(home=home)).map_resolved_asset_specs(
+        func=lambda spec: spec.replace_attributes(automation_condition=neural), selection=f'key:"{NEURAL}"'
+    )
 
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")

@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from dagster_dbt import DbtCliInvocation
 from hypothesis import settings
 
 from assets.flights import replay
 from assets.flights.definitions import definitions
-from resources.dbt import connection_environment
 from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.warehouse import Warehouse
@@ -48,21 +45,6 @@ FEATURES = [["features", "departures"]]
 MODELS = [["models", "delay_logistic"], ["models", "delay_boosted"], ["models", "delay_champion"]]
 SCORED = [["predictions", "delays"], ["reports", "prediction_quality"]]
 FIVE_DAYS = ["2013-01-29", "2013-01-30", "2013-01-31", "2013-02-01", "2013-02-02"]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def dbt_untraced() -> Iterator[None]:
-    """dbt starts twice as fast where coverage does not trace it. Of the project's code it runs the start of its command
-    alone, and tests/resources/test_dbt_command.py traces that.
-    """
-    run = DbtCliInvocation.run
-
-    def untraced(*, env: dict[str, str], **options: Any) -> DbtCliInvocation:
-        return run(env={name: value for name, value in env.items() if not name.startswith("COVERAGE_")}, **options)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(DbtCliInvocation, "run", untraced)
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -154,12 +136,8 @@ UNCAPTURED = {
 @contextmanager
 def platform_in(home: Path) -> Iterator[Platform]:
     """A platform with its state in `home`, a folder that is there."""
-    instance_in = dg.DagsterInstance.local_temp(str(home), overrides=UNCAPTURED)
-    with pytest.MonkeyPatch.context() as environment, instance_in as instance:
-        platform = Platform(Deployment(home=home), instance)
-        for name, value in connection_environment(platform.warehouse).items():
-            environment.setenv(name, value)  # what resources.dbt sets for the process is given back at the end
-        yield platform
+    with dg.DagsterInstance.local_temp(str(home), overrides=UNCAPTURED) as instance:
+        yield Platform(Deployment(home=home), instance)
 
 
 @pytest.fixture

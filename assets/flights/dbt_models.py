@@ -1,36 +1,29 @@
 """The dbt project as assets: daily models by day, reference models whole."""
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from dagster_dbt import (
-    DagsterDbtTranslator,
-    DagsterDbtTranslatorSettings,
-    DbtCliInvocation,
-    DbtCliResource,
-    dbt_assets,
-)
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 
 from assets.flights import partitions as by
 from assets.flights.freshness import DAILY, WEEKLY
 from assets.flights.recorded_rows import recorded_rows
-from resources.dbt import dbt_project, target_folder
+from resources.dbt import Dbt, DbtBuild, dbt_project, target_folder
 from resources.frames import by_partition
 from resources.warehouse import Warehouse
 from tilth.automation import on_new_data
 from tilth.data_versions import data_version
+from tilth.deployment import Deployment
 from tilth.input_versions import inputs_metadata
 from tilth.partition_versions import set_data_versions
 
-project = dbt_project(Path(__file__).parent / "dbt")
+project = dbt_project(Path(__file__).parent / "dbt", Warehouse(Deployment().warehouse_uri))
 
-# dbt invocations, of some 5 to 10 seconds each: one bad day of a year is found in 18.
+# dbt builds, of some 2 seconds each: one bad day of a year is found in 18.
 MAX_ATTEMPTS = 24
 ERROR = dg.AssetCheckSeverity.ERROR
 ROW_COUNT = "dagster/partition_row_count"
@@ -77,9 +70,9 @@ translator = FlightsTranslator(DagsterDbtTranslatorSettings(enable_code_referenc
     pool="warehouse",
 )
 def daily_models(
-    context: dg.AssetExecutionContext, dbt: DbtCliResource, warehouse: dg.ResourceParam[Warehouse]
+    context: dg.AssetExecutionContext, dbt: dg.ResourceParam[Dbt], warehouse: dg.ResourceParam[Warehouse]
 ) -> Iterator[Any]:
-    """The daily models and their tests for the step's range of days, in one dbt invocation.
+    """The daily models and their tests for the step's range of days, in one dbt build.
 
     A day counts as made when its tests have passed. Where a range fails them, its halves are built again, and theirs:
     the days that pass are recorded one by one; the others get the rows back that they had when they last were, and the
@@ -90,22 +83,15 @@ def daily_models(
     tables = {key: columns[key] for key in sorted(context.selected_asset_keys) if key.path[0] == "marts"}
 
     with target_folder() as target:
-        with recorded_rows(warehouse, context.instance, tables, days) as put_back, ExitStack() as at_end:
+        with recorded_rows(warehouse, context.instance, tables, days) as put_back:
 
-            def build(part: Sequence[str]) -> DbtCliInvocation:
-                variables = json.dumps({"first_day": part[0], "last_day": part[-1]})
-                invocation = dbt.cli(
-                    ["build", "--vars", variables], context=context, target_path=target, raise_on_error=False
-                )
-                # Where the step ends before dbt does, dbt must not write any more once the rows are put back.
-                at_end.callback(invocation.process.wait)
-                at_end.callback(invocation.process.kill)
-                return invocation
+            def build(part: Sequence[str]) -> DbtBuild:
+                return dbt.build(context, target, {"first_day": part[0], "last_day": part[-1]})
 
             whole = build(days)
             # dbt reports a model before it runs the model's tests; what is downstream must hear of it only after them.
             made, failed = [], set()
-            for event in whole.stream():
+            for event in whole.events:
                 if isinstance(event, dg.Output):
                     made.append(event)
                     continue
@@ -113,7 +99,7 @@ def daily_models(
                 # A test that is no check of this step is an observation in dbt's stream: it neither passes nor fails.
                 if isinstance(event, dg.AssetCheckResult) and not event.passed and event.severity == ERROR:
                     failed.add(event.check_name)
-            if whole.is_successful():
+            if not whole.error:
                 for key in context.selected_asset_keys:
                     parts = by_day(warehouse, key, columns[key], days)
                     set_data_versions(context, key, {day: version for day, (version, _) in parts.items()})
@@ -122,9 +108,9 @@ def daily_models(
                 yield from made
                 return
             if not failed:
-                raise whole.get_error() or RuntimeError("dbt failed and said nothing; look at the run's output.")
+                raise whole.error
 
-            passing = passing_days(lambda part: build(part).wait().is_successful(), days)
+            passing = passing_days(lambda part: build(part).error is None, days)
             rejected = [day for day in days if day not in passing]
             put_back(rejected)
             for key in context.selected_asset_keys:
@@ -182,7 +168,7 @@ def passing_days(
     dagster_dbt_translator=translator,
     pool="warehouse",
 )
-def reference_models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+def reference_models(context: dg.AssetExecutionContext, dbt: dg.ResourceParam[Dbt]) -> Iterator[Any]:
     """The reference tables' models and their tests."""
     with target_folder() as target:
-        yield from dbt.cli(["build"], context=context, target_path=target).stream()
+        yield from dbt.build(context, target).stream()

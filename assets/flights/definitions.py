@@ -6,7 +6,21 @@ from tilth.deployment import Deployment
 from tilth.executors import executor_of
 
 # Before the other imports, which take less time after it.
-executor = executor_of(Deployment(), "assets.flights.definitions", "assets.flights.intake", "adbc_driver_duckdb.dbapi")
+executor = executor_of(
+    Deployment(),
+    "assets.flights.definitions",
+    "assets.flights.intake",
+    "adbc_driver_duckdb.dbapi",
+    "resources.dbt_runner",
+    in_template=[
+        "resources.dbt_rehearsal",
+        "assets.flights.estimators",
+        "sklearn.metrics",
+        "skops.io",
+        "safetensors.numpy",
+        "matplotlib.figure",
+    ],
+)
 
 from assets.flights.dbt_models import daily_models, project, reference_models
 from assets.flights.features import departure_features, training_set
@@ -24,7 +38,7 @@ from assets.flights.predictions import delays, prediction_quality
 from assets.flights.raw import raw_tables
 from assets.flights.sensors import automation_sensors, landed_files, reference_tables, sweeps, weekly_reference_tables
 from resources.alert_log import AlertLog
-from resources.dbt import dbt_resource
+from resources.dbt import Dbt, dbt_project
 from resources.lake import Lake
 from resources.lake_io import LakeIOManager
 from resources.lake_maintenance import lake_maintenance
@@ -77,7 +91,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
             "warehouse_io": WarehouseIOManager(warehouse),
             "io_manager": LakeIOManager(lake),
             "model_io": ModelIOManager(ModelRegistry.of(deployment, TRUSTED_TYPES, TENSOR_MODELS)),
-            "dbt": dbt_resource(project, warehouse),
+            "dbt": Dbt(dbt_project(project.project_dir, warehouse), warehouse),
         },
         executor=executor,
         # One process writes a DuckDB file; a server takes several transactions at once.

@@ -1,23 +1,62 @@
-"""The flights domain with Dagster's own automation sensors, as they are when nothing is set but that they run."""
+"""The same graph as Dagster's documentation shows it: its executor and automation sensors, and dbt by dagster-dbt.
+
+Of this project it has what a user of plain Dagster would write too: the assets' functions, their stores, the landing
+sensor and the conditions. `python -m benchmarks.latency` runs it under `dagster dev`.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
+from dagster_dbt import DbtCliResource, DbtProject, dbt_assets
 
 from assets.flights import definitions as ours
-from assets.flights.sensors import automation_sensors
+from assets.flights import partitions as by
+from assets.flights.dbt_models import daily_models as our_daily_models
+from assets.flights.dbt_models import reference_models as our_reference_models
+from assets.flights.dbt_models import translator
+from assets.flights.sensors import automation_sensors, landed_files
+from resources.dbt import connection_environment
 
-stock = {
-    sensor.name: dg.AutomationConditionSensorDefinition(
+FOLDER = Path(__file__).parents[2] / "assets/flights/dbt"
+project = DbtProject(project_dir=FOLDER, profiles_dir=FOLDER)
+os.environ |= connection_environment(ours.defs.resources["warehouse"])
+project.prepare_if_dev()
+
+
+@dbt_assets(
+    manifest=project.manifest_path,
+    select="tag:daily",
+    partitions_def=by.days,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    dagster_dbt_translator=translator,
+    pool="warehouse",
+)
+def daily_models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+    days = context.partition_keys
+    variables = json.dumps({"first_day": days[0], "last_day": days[-1]})
+    yield from dbt.cli(["build", "--vars", variables], context=context).stream()
+
+
+@dbt_assets(manifest=project.manifest_path, select="tag:reference", dagster_dbt_translator=translator, pool="warehouse")
+def reference_models(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[Any]:
+    yield from dbt.cli(["build"], context=context).stream()
+
+
+in_dbt = our_daily_models.keys | our_reference_models.keys
+others = [asset for asset in ours.defs.assets or [] if isinstance(asset, dg.AssetsDefinition)]
+automation = [
+    dg.AutomationConditionSensorDefinition(
         sensor.name, target=sensor.asset_selection, default_status=dg.DefaultSensorStatus.RUNNING
     )
     for sensor in automation_sensors
-}
+]
 # Dagster takes a module with two definitions for a mistake: `ours.defs` gets no name here.
 defs = dg.Definitions(
-    assets=ours.defs.assets,
-    jobs=ours.defs.jobs,
-    schedules=ours.defs.schedules,
-    sensors=[stock.get(sensor.name, sensor) for sensor in ours.defs.sensors or []],
-    resources=ours.defs.resources,
-    executor=dg.in_process_executor,
-    metadata=ours.defs.metadata,
+    assets=[daily_models, reference_models, *[asset for asset in others if not asset.keys & in_dbt]],
+    sensors=[landed_files, *automation],
+    resources={**(ours.defs.resources or {}), "dbt": DbtCliResource(project_dir=project)},
 )

@@ -1,11 +1,15 @@
 """The executor of a code location, by deployment: the same definitions on a laptop and on Kubernetes."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from tilth.deployment import Deployment
 
 
-def executor_of(deployment: Deployment, code_location: str, *modules: str) -> dg.ExecutorDefinition:
+def executor_of(
+    deployment: Deployment, code_location: str, *modules: str, in_template: Sequence[str] = ()
+) -> dg.ExecutorDefinition:
     """`warm_executor` on one machine, `lanes_executor` on Kubernetes (TILTH_EXECUTOR, which the chart sets).
 
     Args:
@@ -14,6 +18,8 @@ def executor_of(deployment: Deployment, code_location: str, *modules: str) -> dg
         modules: what the assets and resources import only when they run, such as `deltalake` or `pyarrow.dataset`. A
             name that cannot be imported is passed over; the step then says so itself. Not those that start threads when
             they are imported: a fork does not take them along.
+        in_template: modules that take seconds to import and that some of the steps need, such as `sklearn.ensemble`.
+            Where runs are forked from a template (tilth/supervisor.py), that has them.
     """
     if deployment.executor == "lanes":
         from tilth.lanes import lanes_executor
@@ -21,4 +27,4 @@ def executor_of(deployment: Deployment, code_location: str, *modules: str) -> dg
         return lanes_executor(code_location, *modules)
     from tilth.warm import warm_executor
 
-    return warm_executor(code_location, *modules)
+    return warm_executor(code_location, *modules, in_template=in_template)

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Sequence
 from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,14 +15,15 @@ from typing import Any, NoReturn
 import dagster as dg
 
 from tilth.event_log import BatchedSqliteEventLogStorage
+from tilth.preload import preload
 
 # Threads that hold no lock while they wait, which they do: of Dagster's that for a cancellation, where a code server
 # started the run, and Python's behind the queue to that server; and the one of tilth.usage, which a step starts anew.
 _HARMLESS = {"MainThread", "termination-handler", "QueueFeederThread", "tilth-usage"}
 
 
-def fork_server(instance: dg.DagsterInstance, modules: Sequence[str]) -> None:
-    """Have steps forked from this process as it is now, in which these modules are imported first.
+def fork_server(instance: dg.DagsterInstance, code_location: str) -> None:
+    """Have steps forked from this process as it is now, after `preload` of the code location.
 
     Where other threads run, whose locks a fork has but not their work, steps are forked from Python's own server, which
     the first of them starts.
@@ -46,17 +46,18 @@ def fork_server(instance: dg.DagsterInstance, modules: Sequence[str]) -> None:
         pid = os.fork()
         if pid == 0:
             os.close(used)
-            _serve(listener.fileno(), alive, modules)
+            _serve(listener.fileno(), alive, code_location)
         os.close(alive)
     server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, used, pid
 
 
-def _serve(listener: int, alive: int, modules: Sequence[str]) -> NoReturn:
+def _serve(listener: int, alive: int, code_location: str) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what Dagster does about it is for the run
+        preload(code_location, in_a_run=True)
         main: Any = forkserver.main
-        main(listener, alive, modules)
+        main(listener, alive, [])
     except SystemExit:
         code = 0
     finally:

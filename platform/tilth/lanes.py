@@ -64,11 +64,11 @@ def lanes_executor(code_location: str, *modules: str) -> dg.ExecutorDefinition:
     Steps whose asset has `op_tags=compute(...)` get a Kubernetes Job each, as many at once as the cluster takes. The
     others run in the run's pod, as many at once as it has cores, forked from a process that is warm.
     """
-    preload = warm_up(code_location, *modules)
+    warm_up(code_location, modules, ())
 
     def create(context: dg.InitExecutorContext) -> dg.Executor:
         outlast_database_outages()
-        fork_server(context.instance, preload)
+        fork_server(context.instance, code_location)
         return _Lanes(Deployment())
 
     return dg.ExecutorDefinition(

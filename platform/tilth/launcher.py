@@ -1,29 +1,75 @@
-"""Runs on one machine whose process died are found, also when the code server that started it is gone.
+"""Runs on one machine: forked from a process that is warm, and found when their own has died.
 
-Dagster's own launcher leaves it to the code server to notice. After a restart of the machine, or of `make dev` at the
-wrong moment, nobody does: such a run stays "started" for ever, holds its place in the queue, and what waits for its
-partitions waits. With this launcher Dagster's run monitoring looks at the process itself, and `run_retries` starts the
-run again from where it failed.
+Dagster's launcher starts a run as a new program, which imports all of its code location. Under `tilth.supervisor` this
+one has it forked from a template. Without one, or where it cannot fork the run, Dagster's own way is taken.
+
+Dagster also leaves it to the code server to notice that a run's process died. After a restart of the machine, or of
+`make dev` at the wrong moment, nobody does: such a run stays "started" for ever, holds its place in the queue, and what
+waits for its partitions waits. With this launcher Dagster's run monitoring looks at the process itself, and
+`run_retries` starts the run again from where it failed.
 
 It is set in `platform/dagster.yaml`; what here is not Dagster's public API docs/upgrading.md names.
 """
 
 import os
+import signal
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.events import EngineEventData
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
+
+from tilth.run_template import ADDRESS, GO
 
 _PID, _BEGAN = "pid", "began"
 _PROC = Path("/proc")
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+# A template that is being made anew takes some seconds, on a busy machine many.
+_PATIENCE_SECONDS = 120.0
 _SLACK_SECONDS = 2.0  # the kernel tells a process' start in hundredths, counted from a boot time in whole seconds
 
 
-class WatchedRunLauncher(dg.DefaultRunLauncher):
-    """Dagster's launcher for one machine, of runs whose processes can be looked for."""
+class LocalRunLauncher(dg.DefaultRunLauncher):
+    """Dagster's launcher for one machine, of runs that are forked and whose processes can be looked for."""
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        address = os.environ.get(ADDRESS)
+        if address is None or not self._fork(address, context.dagster_run):
+            super().launch_run(context)
+
+    def _fork(self, address: str, run: dg.DagsterRun) -> bool:
+        """Whether the run was forked from a template: it begins when told to, and only then."""
+        pointer = run.job_code_origin.repository_origin.code_pointer if run.job_code_origin else None
+        if not isinstance(pointer, ModuleCodePointer):
+            return False
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as template:
+            template.settimeout(_PATIENCE_SECONDS)
+            template.connect(address)
+            template.sendall(f"{pointer.module} {run.run_id}".encode())
+            pid = template.recv(64)
+            if pid.isdigit():
+                process = EngineEventData.in_process(int(pid))
+                self._instance.report_engine_event(f"Forked as process {int(pid)} from a warm one.", run, process)
+                template.sendall(GO)
+                return True
+        return False
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt the run, which then stops its steps. Whether there was something to interrupt."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished or GRPC_INFO_TAG in run.tags:
+            return super().terminate(run_id)
+        self._instance.report_run_canceling(run)
+        found = _process(self._instance, run_id)
+        if found is None or self.check_run_worker_health(run).status is not WorkerStatus.RUNNING:
+            return False
+        os.kill(found[0], signal.SIGINT)
+        return True
 
     @property
     def supports_check_run_worker_health(self) -> bool:

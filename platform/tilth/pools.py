@@ -2,7 +2,8 @@
 
 An asset names its pool, `@dg.asset(pool="warehouse")`, but Dagster keeps the limits in the instance, where a person
 sets them by hand. Here they are part of the definitions, `dg.Definitions(metadata=pool_limits(warehouse=1), ...)`, and
-`python -m tilth.pools assets.flights.definitions` sets the instance's to them, as `make dev` does.
+`python -m tilth.pools assets.flights.definitions` sets the instance's to them; under `make dev` that is done for each
+version of the code (tilth/run_template.py).
 """
 
 import argparse

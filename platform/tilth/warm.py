@@ -9,46 +9,50 @@ import dagster as dg
 
 from tilth.compute import request_of, shortages
 from tilth.fork_server import fork_server
+from tilth.preload import note
 from tilth.timeouts import execute_in_time
 from tilth.turns import partitions_of, planned_partitions, wait_for_turn
 
 
-def warm_executor(code_location: str, *modules: str, max_concurrent: int | None = None) -> dg.ExecutorDefinition:
+def warm_executor(
+    code_location: str, *modules: str, in_template: Sequence[str] = (), max_concurrent: int | None = None
+) -> dg.ExecutorDefinition:
     """An executor that forks each step from a server that has imported, and tried out, what a step needs.
 
     It is Dagster's multiprocess executor on a fork server, with four differences. A step begins in 0.1 to 0.2 s rather
-    than 0.6 to 1.2 s (tilth/rehearsal.py says what was left to do in each); it ends when its run is killed
+    than 0.6 to 1.2 s (tilth/preload.py says what was left to do in each); it ends when its run is killed
     (tilth/orphans.py); a step with a `timeout(...)` is ended when it runs longer; and a run waits for those before it
     that make the same partitions (tilth/turns.py).
 
     Args:
-        code_location, modules: as `executor_of` takes them.
+        code_location, modules, in_template: as `executor_of` takes them.
         max_concurrent: steps at once in one run; as many as there are cores when left out.
     """
-    preload = warm_up(code_location, *modules)
+    warm_up(code_location, modules, in_template)
+    # For where steps cannot be forked from the run's process: Python's own server, a new program, imports these.
+    imports = ["__main__", code_location, *modules, "tilth.orphans"]
     schema: Any = dg.multiprocess_executor.config_schema
     warm = dg.ExecutorDefinition(
         name="warm",
         config_schema=schema,
         requirements=dg.multiple_process_executor_requirements(),
-        executor_creation_fn=partial(_create, preload),
+        executor_creation_fn=partial(_create, code_location),
         description="Each step in a process of its own, forked from one that is warm.",
     )
     return warm.configured(
-        {"start_method": {"forkserver": {"preload_modules": preload}}, "max_concurrent": max_concurrent}, name="warm"
+        {"start_method": {"forkserver": {"preload_modules": imports}}, "max_concurrent": max_concurrent}, name="warm"
     )
 
 
-def warm_up(code_location: str, *modules: str) -> list[str]:
-    """What the process is to import that steps are forked from."""
+def warm_up(code_location: str, modules: Sequence[str], in_template: Sequence[str]) -> None:
+    """Note what the process is to import that steps are forked from."""
+    note(code_location, modules, in_template)
     # Dagster, which is loaded by now, stays: while the rest is, collecting garbage would look through it over and over.
     gc.freeze()
-    # The rehearsal comes last, because it looks for the definitions that were imported before it.
-    return ["__main__", "tilth.no_collection", code_location, *modules, "tilth.orphans", "tilth.rehearsal"]
 
 
-def _create(preload: Sequence[str], context: dg.InitExecutorContext) -> dg.Executor:
-    fork_server(context.instance, preload)
+def _create(code_location: str, context: dg.InitExecutorContext) -> dg.Executor:
+    fork_server(context.instance, code_location)
     create: Any = dg.multiprocess_executor.executor_creation_fn
     return _Warm(create(context))
 

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -15,9 +15,8 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from resources.dbt import connection_environment
-from resources.warehouse import Warehouse
 from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, Platform
+from tests.signals_in_dbt import signal_after
 from tilth.deployment import Deployment
 
 INSTANCE = """
@@ -53,23 +52,32 @@ class Stack:
 def context() -> ForkServerContext:
     """Of processes that are forked from a server which has imported what a run needs."""
     forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(["assets.flights.definitions", "tests.conftest", "tests.faults.backfill"])
+    forking.set_forkserver_preload(
+        ["assets.flights.definitions", "resources.dbt_rehearsal", "tests.conftest", "tests.faults.backfill"]
+    )
     return forking
 
 
-def start(forking: ForkServerContext, stack: Stack, first: str, last: str) -> BaseProcess:
-    """Begin to make all daily assets for these days, in a process of its own group."""
-    process = forking.Process(target=_run, args=(stack, first, last))
+def start(
+    forking: ForkServerContext, stack: Stack, first: str, last: str, ending: tuple[str, signal.Signals] | None = None
+) -> BaseProcess:
+    """Begin to make all daily assets for these days, in a process of its own group.
+
+    `ending`, a model and a signal: the process sends itself that when dbt has committed the model's rows.
+    """
+    process = forking.Process(target=_run, args=(stack, first, last, ending))
     process.start()
     return process
 
 
-def _run(stack: Stack, first: str, last: str) -> None:
+def _run(stack: Stack, first: str, last: str, ending: tuple[str, signal.Signals] | None) -> None:
     os.environ.update(stack.environment)
-    # dbt writes to the file itself, so its lines go where this process' go.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    with platform_on(stack) as platform:
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stdout(nowhere),
+        signal_after(*ending) if ending else nullcontext(),
+        platform_on(stack) as platform,
+    ):
         platform.make(DAILY, first, last)
 
 
@@ -81,8 +89,6 @@ def platform_on(stack: Stack) -> Iterator[Platform]:
     (home / "dagster.yaml").write_text(INSTANCE)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DAGSTER_HOME", str(home))
-        for name, value in connection_environment(Warehouse(stack.deployment.warehouse_uri)).items():
-            environment.setenv(name, value)
         with dg.DagsterInstance.get() as instance:
             yield Platform(stack.deployment, instance)
 

@@ -1,9 +1,7 @@
 """In whatever order days come and however often they are made, the tables are the same; what fails keeps its rows."""
 
 import gzip
-import os
-import shutil
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from assets.flights import replay
 from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, SCORED, Platform, copied
+from tests.signals_in_dbt import signal_after
 
 FIRST, MIDDLE, LAST = DAYS = ["2013-01-30", "2013-01-31", "2013-02-01"]
 DAILY = [*DAILY_RAW, *DAILY_DBT, *FEATURES]
@@ -184,33 +183,17 @@ def test_beside_a_day_that_fails_a_dbt_test_the_others_count_as_made_and_it_does
     assert_equal(in_pieces, copy, ["features/departures"], *DAYS)
 
 
-# dbt, killed when it says that a model's rows are committed, before it tests them.
-KILLED_DBT = """#!{python}
-import subprocess, sys
-with subprocess.Popen(["{dbt}", *sys.argv[1:]], stdout=subprocess.PIPE) as dbt:
-    for line in dbt.stdout:
-        sys.stdout.buffer.write(line)
-        if b"LogModelResult" in line and b"marts.departures" in line:
-            dbt.kill()
-sys.exit(dbt.returncode != 0)
-"""
-
-
-def test_where_dbt_dies_between_a_model_and_its_tests_the_marts_hold_what_was_recorded(
-    in_pieces: Platform, copy: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("model", ["marts.departures", "marts.daily_lateness"])
+def test_where_dbt_is_cancelled_between_a_model_and_its_tests_the_marts_hold_what_was_recorded(
+    in_pieces: Platform, copy: Platform, model: str
 ) -> None:
     send(copy, MIDDLE, lines(copy, MIDDLE)[::3])
     copy.make(DAILY_RAW, MIDDLE)
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    dbt = shutil.which("tilth-dbt", path=str(Path(sys.executable).parent))
-    (folder / "tilth-dbt").write_text(KILLED_DBT.format(python=sys.executable, dbt=dbt))
-    (folder / "tilth-dbt").chmod(0o755)
-    with monkeypatch.context() as environment:
-        environment.setenv("PATH", str(folder), prepend=os.pathsep)
+    with signal_after(model, signal.SIGINT):
         result = copy.materialize(DAILY_DBT, MIDDLE)
 
     assert not result.success
+    assert "DagsterExecutionInterruptedError" in errors(result)
     assert "1 of 1 days fail" not in errors(result)
     assert_equal(in_pieces, copy, ["marts.departures", "marts.daily_lateness"], *DAYS)
     assert copy.latest(["marts", "departures"], MIDDLE) == in_pieces.latest(["marts", "departures"], MIDDLE)

@@ -1,6 +1,5 @@
 """The same assets on PostgreSQL: the same marts, features and predictions as on DuckDB, to the row."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
@@ -34,19 +33,15 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(postgres_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(postgres_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The whole graph for three days, made once on each engine."""
-    with pytest.MonkeyPatch.context() as environment:
-        # What resources.dbt sets for the process is given back at the end.
-        for name in ("TILTH_DBT_TARGET", "TILTH_DUCKDB_PATH", "PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"):
-            environment.setenv(name, "")
-        platforms = []
-        for uri in ("", postgres_uri):
-            home = tmp_path_factory.mktemp("state")
-            deployment = Deployment(home=home, warehouse_uri=SecretStr(uri))
-            platforms.append(Platform(deployment, dg.DagsterInstance.local_temp(str(home))))
-            make_everything(platforms[-1])
-        yield Pair(*platforms)
+    platforms = []
+    for uri in ("", postgres_uri):
+        home = tmp_path_factory.mktemp("state")
+        deployment = Deployment(home=home, warehouse_uri=SecretStr(uri))
+        platforms.append(Platform(deployment, dg.DagsterInstance.local_temp(str(home))))
+        make_everything(platforms[-1])
+    return Pair(*platforms)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def steps_of(location: str, folder: Path) -> dict[str, dict[str, list[str]]]:
     found.mkdir()
     run = execute(location, "all_steps", folder / "home", WARM_STEPS_FOUND=str(found))
     assert run.status is dg.DagsterRunStatus.SUCCESS, run.printed
-    assert "failed in the fork server" not in run.printed, run.printed
+    assert "failed beforehand" not in run.printed, run.printed
     return {file.stem: json.loads(file.read_text()) for file in found.glob("*.json")}
 
 
@@ -43,7 +43,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[s
 
 def test_a_step_imports_nothing_heavy_after_the_fork(warm: dict[str, dict[str, list[str]]]) -> None:
     assert {name: imported_late(step) for name, step in warm.items()} == {"numbers": {}, "total": {}}, (
-        "Preload it in the fork server: let tilth/rehearsal.py do what imports it."
+        "Preload it in the fork server: let tilth/preload.py do what imports it."
     )
 
 

@@ -7,8 +7,10 @@ import argparse
 import contextlib
 import resource
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -27,7 +29,10 @@ from resources.landing import LandingZone
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from tilth.deployment import Deployment
+from tilth.fork_server import fork_server
 from tilth.partition_ranges import range_tags
+from tilth.preload import preload
+from tilth.turns import planned_partitions
 
 deployment = Deployment()
 warehouse = Warehouse(deployment.warehouse_uri)
@@ -39,6 +44,7 @@ REFERENCE_MARTS = [["marts", name] for name in ("aircraft", "airlines", "airport
 REFERENCE_STAGING = [["staging", name] for name in ("planes", "airlines", "airports")]
 DAILY_MODELS = [["staging", "flights"], ["staging", "weather"], ["marts", "departures"], ["marts", "daily_lateness"]]
 CANDIDATES = [["models", f"delay_{name}"] for name in ("logistic", "boosted", *["neural"] * PYTORCH_INSTALLED)]
+BAR = 40  # characters
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -48,22 +54,26 @@ class Stages:
 
     instance: dg.DagsterInstance
     log: Path
+    name: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     checks: list[dg.AssetCheckEvaluation] = field(default_factory=list)
 
     def run(self, name: str, work: Callable[[], str]) -> None:
         """Do `work` and print what it says, with its seconds."""
-        print(f"  {name:<22}", end=" ", flush=True)
+        self.name = f"  {name:<22} "
+        print(self.name, end="", flush=True)
         started = time.monotonic()
         outcome = work()
         self.seconds[name] = time.monotonic() - started
-        print(f"{outcome:<64} {self.seconds[name]:6.1f} s", flush=True)
+        print(f"\r{self.name}" * sys.stdout.isatty() + f"{outcome:<64} {self.seconds[name]:6.1f} s", flush=True)
 
     def materialize(self, assets: Sequence[Sequence[str]], first: str | None = None, last: str | None = None) -> str:
         """One Dagster run of these assets over a range of partitions; what it made, in words."""
+        run_id = str(uuid.uuid4())
         # dbt prints as it goes; that goes to a file, the demo's own lines to the screen.
-        with self.log.open("a") as log, contextlib.redirect_stdout(log):
+        with self.progress(run_id), self.log.open("a") as log, contextlib.redirect_stdout(log):
             result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+                run_id=run_id,
                 instance=self.instance,
                 asset_selection=[dg.AssetKey(list(key)) for key in assets],
                 tags=range_tags(first, last) if first and last else {},
@@ -71,7 +81,7 @@ class Stages:
                 raise_on_error=False,
             )
         if not result.success:
-            print("failed\n")
+            print(f"\r{self.name}" * sys.stdout.isatty() + "failed\n")
             for event in result.get_failed_step_keys():
                 print(f"step {event}: {result.failure_data_for_node(event).error}", file=sys.stderr)
             sys.exit(f"Run {result.run_id} failed. Look at it with `make dev`, then run `make demo` again.")
@@ -83,6 +93,29 @@ class Stages:
         words = [f"{len(tables)} assets x {len(partitions)} partitions"] if made else []
         words += [f"{unpartitioned} tables"] if unpartitioned else []
         return ", ".join(words)
+
+    @contextlib.contextmanager
+    def progress(self, run_id: str) -> Iterator[None]:
+        """On a terminal, a bar of the partitions that the run has made, every second while the block runs."""
+        if not (screen := sys.stdout).isatty():
+            yield
+            return
+        ended = threading.Event()
+
+        def draw() -> None:
+            while not ended.wait(1):
+                planned = sum(map(len, planned_partitions(self.instance, run_id).values()))
+                made = len(self.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION))
+                bar = "#" * (BAR * made // max(planned, 1))
+                print(f"\r{self.name}[{bar:<{BAR}}] {made} of {planned}", end=" ", file=screen, flush=True)
+
+        drawing = threading.Thread(target=draw, daemon=True)
+        drawing.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            drawing.join()
 
 
 def land(landing: LandingZone, last: date) -> str:
@@ -182,6 +215,9 @@ def main() -> None:
     landing = LandingZone.of(deployment)
     instance = dg.DagsterInstance.get()
     print(f"Tilth demo: New York's departures, {first} to {last}")
+    # Scikit-learn once, here, for the processes that train as well.
+    preload("assets.flights.definitions")
+    fork_server(instance, "assets.flights.definitions")
     stages = Stages(instance, deployment.home / "demo.log")
     months = [key for key in by.months.get_partition_keys() if str(first)[:7] <= key <= str(last)[:7]]
     served = [key for key in by.service_months.get_partition_keys() if key <= str(last)[:7]]

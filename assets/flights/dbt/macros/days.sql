@@ -5,6 +5,18 @@
 
 
 {#
+    What a test looks at. dbt's own macro, but that `__first_day__` and `__last_day__` in a test's `where` stand for the
+    days of this invocation: a variable in a YAML file has the value that it had when the project was parsed.
+#}
+{% macro get_where_subquery(relation) -%}
+    {%- set where = (config.get("where") or "")
+        | replace("__first_day__", "date '" ~ var("first_day") ~ "'")
+        | replace("__last_day__", "date '" ~ var("last_day") ~ "'") -%}
+    {%- do return("(select * from " ~ relation ~ " where " ~ where ~ ") dbt_subquery" if where else relation) -%}
+{%- endmacro %}
+
+
+{#
     The incremental strategy `replace_days`: the table's rows of first_day..last_day give way to the new ones.
 
     The range comes from the variables and not from the new rows, so a day that is now empty is emptied. Both

@@ -1,0 +1,144 @@
+"""dbt in this process: all of ours that rests on what is not public in dbt and dagster-dbt.
+
+The process that steps are forked from imports this, for dbt takes seconds to load. It starts no threads then.
+"""
+
+import atexit
+import gc
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import dbt.adapters.postgres  # noqa: F401 (dbt loads these only when it runs)
+import dbt.task.build  # noqa: F401
+from dagster._utils.interrupts import raise_interrupts_as
+from dagster_dbt import DagsterDbtTranslator, DbtProject
+from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
+from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+from dbt.adapters.factory import reset_adapters
+from dbt.cli.main import dbtRunner
+from dbt.contracts.graph.manifest import Manifest
+from dbt.parser.manifest import extended_mashumuro_decoder
+from dbt_common.events.event_manager_client import cleanup_event_logger
+from dbt_common.events.functions import msg_to_json
+
+from resources.dbt_manifest import DATABASE, RECORD
+
+# Of what `tilth.warm` froze, DuckDB would say at the interpreter's end, in a hundred lines, that it is still there.
+atexit.register(gc.unfreeze)
+
+
+def run(
+    context: dg.AssetExecutionContext, command: Sequence[str], project: DbtProject, database: str, target_path: Path
+) -> tuple[list[Any], list[str]]:
+    """One dbt command, such as `build`, on what the step selects of its `@dbt_assets`; when it returns, dbt has ended.
+
+    Args:
+        project: one whose target folder `dbt_manifest.prepared` gave.
+        database: the warehouse's name for itself.
+        target_path: a folder for what dbt compiles and logs.
+
+    Returns:
+        Dagster's events of it, in their order; the messages of dbt's errors, none where it succeeded.
+
+    Raises:
+        DagsterExecutionInterruptedError: the step was told to end. dbt has cancelled its queries.
+    """
+    # What `DbtCliResource.cli` asks too: manifest, translator and selection of the step's assets and checks.
+    step = get_updated_cli_invocation_params_for_context(context, {}, DagsterDbtTranslator())
+    folder = step.dbt_project.project_dir if step.dbt_project else project.project_dir
+    arguments = [*command, *step.selection_args, *_options(folder, project.profiles_dir, target_path)]
+    if step.indirect_selection:
+        arguments += ["--indirect-selection", step.indirect_selection]
+    messages: list[DbtCoreCliEventMessage] = []
+
+    def said(event: Any) -> None:
+        if event.info.level == "debug":  # in dbt.log
+            return
+        messages.append(DbtCoreCliEventMessage(json.loads(msg_to_json(event)), {}))
+        sys.stdout.write(f"{messages[-1]}\n")
+        sys.stdout.flush()
+
+    context.log.info(f"Running dbt in this process: dbt {' '.join(arguments)}")
+    manifest = _manifest(project.manifest_path.parent, database)
+    with _connections_closed():
+        # An interrupt that dbt knows: it cancels its queries, and its threads end.
+        with raise_interrupts_as(KeyboardInterrupt):
+            ended = dbtRunner(manifest, [said]).invoke(arguments)
+    if isinstance(ended.exception, KeyboardInterrupt):
+        raise dg.DagsterExecutionInterruptedError
+    errors = [str(message) for message in messages if message.raw_event["info"]["level"] == "error"]
+    if not ended.success and not errors:
+        errors = [str(ended.exception or "dbt failed and said nothing; look at the step's output.")]
+    return [
+        event
+        for message in messages
+        for event in message.to_default_asset_events(
+            step.manifest, step.dagster_dbt_translator, context, target_path, step.dbt_project
+        )
+    ], errors
+
+
+def rehearse(project: DbtProject, database: str) -> None:
+    """Do once, before steps are forked from here, what every first command does: half of its time.
+
+    That is reading the manifest, and dbt's classes that check the project and the profile. Nothing is connected to.
+    """
+    with tempfile.TemporaryDirectory(prefix="dbt-") as folder, _connections_closed():
+        options = _options(project.project_dir, project.profiles_dir, Path(folder))
+        dbtRunner(_manifest(project.manifest_path.parent, database)).invoke(["list", *options])
+
+
+def _options(folder: Path, profiles: Path, target_path: Path) -> list[str]:
+    places = (
+        "--project-dir",
+        folder,
+        "--profiles-dir",
+        profiles,
+        "--target-path",
+        target_path,
+        "--log-path",
+        target_path,
+    )
+    # dbt's own lines go to no console, for `said` writes them. Its artifacts, a fifth of its time, nobody reads here.
+    return [*map(str, places), "--log-level", "none", "--no-write-json", "--no-send-anonymous-usage-stats"]
+
+
+@contextmanager
+def _connections_closed() -> Iterator[None]:
+    """However the block ends, none of dbt's connections is open then: one to a DuckDB file keeps all others out."""
+    try:
+        yield
+    finally:
+        reset_adapters()
+        with DuckDBConnectionManager._LOCK:  # noqa: SLF001
+            if opened := DuckDBConnectionManager._ENV:  # noqa: SLF001
+                opened.close()
+        DuckDBConnectionManager.close_all_connections()
+        cleanup_event_logger()  # it holds the standard output of the step
+
+
+def _manifest(made: Path, database: str) -> Manifest:
+    """The project as dbt parsed it; the names in it are those of this database."""
+    return _parsed(made, (made / RECORD).read_text(), database)
+
+
+@cache
+def _parsed(made: Path, record: str, database: str) -> Manifest:  # noqa: ARG001 (another record, another manifest)
+    parsed: Any = Manifest
+    content = (made / "partial_parse.msgpack").read_bytes()
+    manifest: Manifest = parsed.from_msgpack(content, decoder=extended_mashumuro_decoder)
+    for node in (*manifest.nodes.values(), *manifest.sources.values()):
+        if node.database == DATABASE:
+            node.database = database
+            if node.relation_name:
+                node.relation_name = node.relation_name.replace(f'"{DATABASE}"', f'"{database}"', 1)
+    manifest.build_flat_graph()
+    return manifest
