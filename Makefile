@@ -74,7 +74,7 @@ test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed (KILLS=100: so often
 
 .PHONY: test-gpu
 test-gpu: $(VENV)-gpu/.installed $(MANIFEST) ## the neural candidate, in an environment with PyTorch (7 GB); on a GPU where there is one
-	@$(VENV)-gpu/bin/pytest tests/flights/test_neural.py tests/resources/test_registry.py
+	@$(VENV)-gpu/bin/pytest tests/flights/test_neural.py tests/flights/test_imports.py tests/resources/test_registry.py
 
 .PHONY: image
 image: ## the image tilth:<commit>, by docker, podman or buildah (TARGET=gpu: with PyTorch; BASE=, TAG=)

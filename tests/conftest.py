@@ -1,14 +1,21 @@
 """What several tests need: a platform of its own, with its state in a temporary folder."""
 
-from collections.abc import Iterator, Sequence
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
 import pandas as pd
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from hypothesis import settings
 
 from assets.flights import replay
@@ -37,6 +44,24 @@ FEATURES = [["features", "departures"]]
 # The neural one is trained where PyTorch is installed, and tests/flights/test_neural.py is about it.
 MODELS = [["models", "delay_logistic"], ["models", "delay_boosted"], ["models", "delay_champion"]]
 SCORED = [["predictions", "delays"], ["reports", "prediction_quality"]]
+FIVE_DAYS = ["2013-01-29", "2013-01-30", "2013-01-31", "2013-02-01", "2013-02-02"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def revisions_read_once() -> Iterator[None]:
+    """Alembic reads all revisions of a storage when one is opened, a tenth of what a test of a new instance takes."""
+    read: dict[str | None, ScriptDirectory] = {}
+
+    def of_config(config: Config) -> ScriptDirectory:
+        where = config.get_main_option("script_location")
+        if where not in read:
+            read[where] = from_config(config)
+        return read[where]
+
+    from_config = ScriptDirectory.from_config
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ScriptDirectory, "from_config", of_config)
+        yield
 
 
 @dataclass
@@ -58,6 +83,11 @@ class Platform:
     def landing(self) -> LandingZone:
         return LandingZone.of(self.deployment)
 
+    @cached_property
+    def job(self) -> dg.JobDefinition:
+        """Of all assets of the domain on these stores."""
+        return definitions(self.deployment).resolve_implicit_global_asset_job_def()
+
     def land(self, first: str, last: str | None = None) -> None:
         replay.land_days(self.landing, date.fromisoformat(first), date.fromisoformat(last or first))
 
@@ -65,16 +95,12 @@ class Platform:
         self, assets: Sequence[Sequence[str]], first: str | None = None, last: str | None = None
     ) -> dg.ExecuteInProcessResult:
         """One Dagster run of these assets over a range of partitions; the caller looks at its success."""
-        return (
-            definitions(self.deployment)
-            .resolve_implicit_global_asset_job_def()
-            .execute_in_process(
-                instance=self.instance,
-                asset_selection=[dg.AssetKey(list(key)) for key in assets],
-                tags=range_tags(first, last or first) if first else {},
-                run_config=QUIET,
-                raise_on_error=False,
-            )
+        return self.job.execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(list(key)) for key in assets],
+            tags=range_tags(first, last or first) if first else {},
+            run_config=QUIET,
+            raise_on_error=False,
         )
 
     def make(self, assets: Sequence[Sequence[str]], first: str | None = None, last: str | None = None) -> None:
@@ -101,10 +127,16 @@ class Platform:
         return (found.tags or {})["dagster/data_version"]
 
 
+# What steps print goes to pytest. To keep it in files as well, Dagster would start four processes for each of them.
+UNCAPTURED = {
+    "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+}
+
+
 @contextmanager
 def platform_in(home: Path) -> Iterator[Platform]:
     """A platform with its state in `home`, a folder that is there."""
-    with dg.DagsterInstance.local_temp(str(home)) as instance:
+    with dg.DagsterInstance.local_temp(str(home), overrides=UNCAPTURED) as instance:
         yield Platform(Deployment(home=home), instance)
 
 
@@ -113,3 +145,50 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     """An empty platform in a folder of its own."""
     with platform_in(tmp_path) as platform:
         yield platform
+
+
+@contextmanager
+def copied(state: Path, home: Path) -> Iterator[Platform]:
+    """A platform in `home` that holds a copy of all that another one's state holds, the record of its runs too."""
+    shutil.copytree(state, home, dirs_exist_ok=True)
+    with platform_in(home) as platform:
+        yield platform
+
+
+def made_once(temporary: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` has filled; where tests run in several processes, the first makes it for all of them."""
+    shared = temporary.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made = shared / name
+    with (shared / f"{name}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not made.exists():
+            new = Path(tempfile.mkdtemp(dir=shared))
+            make(new)
+            new.rename(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def with_reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a platform on which the reference tables are made and no day has landed; to be copied."""
+
+    def make(home: Path) -> None:
+        with platform_in(home) as platform:
+            replay.land_reference(platform.landing)
+            platform.make(REFERENCE)
+
+    return made_once(tmp_path_factory, "with_reference", make)
+
+
+@pytest.fixture(scope="session")
+def with_five_days(with_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of one on which five days are made as well, up to their features, in one run; to be copied."""
+
+    def make(home: Path) -> None:
+        with copied(with_reference, home) as platform:
+            platform.land(FIVE_DAYS[0], FIVE_DAYS[-1])
+            platform.make([*DAILY_RAW, *DAILY_DBT, *FEATURES], FIVE_DAYS[0], FIVE_DAYS[-1])
+
+    return made_once(tmp_path_factory, "with_five_days", make)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from assets.flights.models import PYTORCH_INSTALLED, TENSOR_MODELS, TRUSTED_TYPE
 from assets.flights.neural import Encoding, NeuralClassifier
 from assets.flights.parameters import NeuralParameters
 from resources.registry import ModelRegistry, StoredModel
-from tests.conftest import MODELS, Platform
+from tests.conftest import MODELS, Platform, copied, platform_in
 
 NEURAL, CHAMPION = ["models", "delay_neural"], ["models", "delay_champion"]
 NEWARK = "2013-01|EWR"
@@ -57,19 +58,21 @@ def test_an_encoding_fills_and_flags_what_is_unknown_and_gives_rare_and_new_cate
     assert Encoding.of(rows, NUMBERS, rare_category=10_000).sizes == [1, 1, 1]
 
 
-def test_the_definitions_load_no_pytorch() -> None:
-    script = "import assets.flights.definitions, sys; print('torch' in sys.modules)"
-    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert printed.split() == ["False"]
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a platform with one month's training set, of one airport, and the two candidates always trained."""
+    home = tmp_path_factory.mktemp("trained")
+    with platform_in(home) as platform:
+        rows = pa.Table.from_pandas(departures(), preserve_index=False)
+        platform.lake.replace("features/training_set", rows, ["2013-01"], ["month"])
+        platform.make(MODELS[:-1], NEWARK)
+    return home
 
 
 @pytest.fixture
-def trained(platform: Platform) -> Platform:
-    """A platform with one month's training set, of one airport, and the two candidates that are always trained."""
-    rows = pa.Table.from_pandas(departures(), preserve_index=False)
-    platform.lake.replace("features/training_set", rows, ["2013-01"], ["month"])
-    platform.make(MODELS[:-1], NEWARK)
-    return platform
+def trained(trained_once: Path, tmp_path: Path) -> Iterator[Platform]:
+    with copied(trained_once, tmp_path) as platform:
+        yield platform
 
 
 def registry_of(platform: Platform) -> ModelRegistry:

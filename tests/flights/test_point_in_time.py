@@ -2,8 +2,9 @@
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 import pandas as pd
@@ -11,12 +12,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from assets.flights import replay
 from assets.flights.dbt_models import project
 from assets.flights.features import NUMBERS, build_features
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, REFERENCE, Platform, platform_in
+from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, FIVE_DAYS, Platform, copied
 
-DAYS = ["2013-01-28", "2013-01-29", "2013-01-30", "2013-01-31", "2013-02-01"]
+DAYS = FIVE_DAYS
 # It is noon in New York on this day: what is scheduled for the hour of noon has yet to leave.
 TODAY, TOMORROW, NOON = DAYS[3], DAYS[4], 12
 RATES = {column for column in NUMBERS if "late_rate" in column}
@@ -67,8 +67,7 @@ def another_sky(line: Line) -> Line:
     return line | halved | {"wind_speed": "99", "precip": "9"}
 
 
-def made(platform: Platform) -> World:
-    platform.make([*DAILY_RAW, *DAILY_DBT, *FEATURES], DAYS[0], DAYS[-1])
+def world(platform: Platform) -> World:
     features = platform.lake.read(dg.AssetKey(["features", "departures"])).to_pandas().set_index("departure_id")
     flights = platform.rows("raw.flights").astype({"flight_date": str})
     weather = platform.rows("raw.weather").astype({"observation_date": str})
@@ -81,20 +80,21 @@ def made(platform: Platform) -> World:
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
-    home = tmp_path_factory.mktemp("state")
-    with platform_in(home) as platform:
-        platform.land(DAYS[0], DAYS[-1])
-        replay.land_reference(platform.landing)
-        platform.make(REFERENCE)
-        real = made(platform)
+def worlds(with_five_days: Path, tmp_path_factory: pytest.TempPathFactory) -> Worlds:
+    with copied(with_five_days, tmp_path_factory.mktemp("state")) as platform:
+
+        def made_again() -> World:
+            platform.make([*DAILY_RAW, *DAILY_DBT, *FEATURES], DAYS[0], DAYS[-1])
+            return world(platform)
+
+        real = world(platform)
         edit(platform, "flights", TODAY, another_outcome)
         edit(platform, "weather", TODAY, lambda line: another_sky(line) if int(line["hour"]) >= NOON else line)
         edit(platform, "flights", TOMORROW, another_schedule)
         edit(platform, "weather", TOMORROW, another_sky)
-        other_future = made(platform)
+        other_future = made_again()
         edit(platform, "flights", DAYS[0], another_outcome)
-        yield real, other_future, made(platform)
+        return real, other_future, made_again()
 
 
 def changed(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -176,19 +176,25 @@ def test_features_do_not_look_at_the_outcomes_of_the_departures_given(worlds: Wo
     )
 
 
+@pytest.fixture(scope="module")
+def few(worlds: Worlds) -> tuple[pd.DataFrame, ...]:
+    """Some departures, lateness, all aircraft, and the features of these departures: enough to be quick about it."""
+    departures, lateness, aircraft = worlds[0].marts
+    departures, lateness = departures[::40], lateness[::10]
+    return departures, lateness, aircraft, build_features(departures, lateness, aircraft)
+
+
 # Not shrunk when it fails: an example takes too long for the hundreds of trials, and its values say enough.
 @settings(max_examples=12, phases=[Phase.generate])
 @given(st.sampled_from(DAYS), st.floats(0, 1), st.integers(1, 500), st.floats(0, 1), st.integers(0, 99))
 def test_lateness_of_a_day_and_of_later_ones_changes_none_of_its_features(
-    worlds: Worlds, day: str, kept: float, more: int, late: float, seed: int
+    few: tuple[pd.DataFrame, ...], day: str, kept: float, more: int, late: float, seed: int
 ) -> None:
-    departures, lateness, aircraft = worlds[0].marts
-    departures, lateness = departures[::40], lateness[::10]  # enough of them to be quick about it
+    departures, lateness, aircraft, expected = few
     future = lateness["flight_date"].astype(str) >= day
     other = lateness[future].sample(frac=kept, random_state=seed)
     other = other.assign(arrivals=other["arrivals"] + more, late_arrivals=lambda rows: rows["arrivals"] * late // 1)
 
-    expected = build_features(departures, lateness, aircraft)
     found = build_features(departures, pd.concat([lateness[~future], other]), aircraft)
     until = expected["flight_date"].astype(str) <= day
     pd.testing.assert_frame_equal(found[until], expected[until], check_exact=True)

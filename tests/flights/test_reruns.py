@@ -1,10 +1,8 @@
 """In whatever order days come and however often they are made, the tables are the same; what fails keeps its rows."""
 
 import gzip
-import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -12,9 +10,8 @@ import pandas as pd
 import pytest
 
 from assets.flights import replay
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, REFERENCE, SCORED, Platform, platform_in
+from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, SCORED, Platform, copied
 from tests.signals_in_dbt import signal_after
-from tilth.deployment import Deployment
 
 FIRST, MIDDLE, LAST = DAYS = ["2013-01-30", "2013-01-31", "2013-02-01"]
 DAILY = [*DAILY_RAW, *DAILY_DBT, *FEATURES]
@@ -22,28 +19,10 @@ IN_WAREHOUSE = ["raw.flights", "raw.weather", "marts.departures", "marts.daily_l
 IN_LAKE = ["features/departures", "predictions/delays", "reports/prediction_quality"]
 
 
-@contextmanager
-def copied(platform: Platform, home: Path) -> Iterator[Platform]:
-    """A platform that holds a copy of all that another one holds, the record of its runs too."""
-    shutil.copytree(platform.deployment.home, home)
-    with dg.DagsterInstance.local_temp(str(home)) as instance:
-        yield Platform(Deployment(home=home), instance)
-
-
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The reference tables are made and no day has landed."""
-    home = tmp_path_factory.mktemp("reference")
-    with platform_in(home) as platform:
-        replay.land_reference(platform.landing)
-        platform.make(REFERENCE)
-        yield platform
-
-
-@pytest.fixture(scope="module")
-def in_pieces(reference: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def in_pieces(with_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Each day was made alone, the middle one late; then the last one's features again, and January's models on it."""
-    with copied(reference, tmp_path_factory.mktemp("in_pieces") / "state") as platform:
+    with copied(with_reference, tmp_path_factory.mktemp("in_pieces")) as platform:
         for day in (FIRST, LAST, MIDDLE):
             platform.land(day)
             platform.make(DAILY, day)
@@ -58,14 +37,14 @@ def in_pieces(reference: Platform, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def copy(in_pieces: Platform, tmp_path: Path) -> Iterator[Platform]:
     """A copy of `in_pieces` that a test may change."""
-    with copied(in_pieces, tmp_path / "state") as platform:
+    with copied(in_pieces.deployment.home, tmp_path) as platform:
         yield platform
 
 
 @pytest.fixture(scope="module")
 def resent(in_pieces: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Of the middle day every third flight came again, of the last day none, and all were made again as a range."""
-    with copied(in_pieces, tmp_path_factory.mktemp("resent") / "state") as platform:
+    with copied(in_pieces.deployment.home, tmp_path_factory.mktemp("resent")) as platform:
         send(platform, MIDDLE, lines(platform, MIDDLE)[::3])
         send(platform, LAST, [])
         platform.make([*DAILY_RAW, *DAILY_DBT], FIRST, LAST)
@@ -104,8 +83,8 @@ def errors(result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(str(event.step_failure_data.error) for event in result.all_events if event.is_step_failure)
 
 
-def test_a_late_day_leaves_the_same_tables(reference: Platform, in_pieces: Platform, tmp_path: Path) -> None:
-    with copied(reference, tmp_path / "state") as at_once:
+def test_a_late_day_leaves_the_same_tables(with_reference: Path, in_pieces: Platform, tmp_path: Path) -> None:
+    with copied(with_reference, tmp_path) as at_once:
         at_once.land(FIRST, LAST)
         at_once.make(DAILY, FIRST, LAST)
         assert_equal(at_once, in_pieces, [*IN_WAREHOUSE, "features/departures"], *DAYS)
@@ -156,8 +135,8 @@ def test_beside_a_broken_file_the_other_days_are_stored_and_recorded(in_pieces: 
     assert_equal(in_pieces, copy, ["raw.flights"], MIDDLE)
 
 
-def test_a_missing_file_is_named_and_the_rest_stored(reference: Platform, in_pieces: Platform, tmp_path: Path) -> None:
-    with copied(reference, tmp_path / "state") as platform:
+def test_a_missing_file_is_named_and_the_rest_stored(with_reference: Path, in_pieces: Platform, tmp_path: Path) -> None:
+    with copied(with_reference, tmp_path) as platform:
         platform.land(FIRST)
         platform.land(LAST)
         result = platform.materialize(DAILY_RAW, FIRST, LAST)
