@@ -7,7 +7,7 @@ if the sensor's requests were their own, beside which they ask for what follows.
 Evaluating conditions for the requests of another sensor is no public API of Dagster: docs/upgrading.md names this file.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import dagster as dg
@@ -60,10 +60,14 @@ def _partitions(request: dg.RunRequest, graph: Any) -> Partitions:
 
 
 def _asked_for(
-    coming: Mapping[dg.AssetKey, set[str]], instance: dg.DagsterInstance, graph: Any, target: Collection[dg.AssetKey]
+    coming: Mapping[dg.AssetKey, set[str]], instance: dg.DagsterInstance, graph: Any, target: Set[dg.AssetKey]
 ) -> dict[dg.AssetKey, Partitions]:
     """What conditions would ask for now if this were asked for, itself included."""
-    followers = {key for key in target if graph.get(key).automation_condition is not None} - coming.keys()
+    below = set(coming)
+    for key in graph.toposorted_asset_keys:
+        if graph.get(key).parent_keys & below:
+            below.add(key)
+    followers = {key for key in target & below - coming.keys() if graph.get(key).automation_condition is not None}
     with kept_connections(instance):
         evaluator = AutomationConditionEvaluator(
             entity_keys=followers,

@@ -1,4 +1,4 @@
-"""The number of the newest event: what a sensor asks first, and at most looks nothing else.
+"""The number of the newest event: what a sensor asks first, and mostly nothing else.
 
 To open Dagster's instance takes a look longer than that one question, on SQLite 15 ms of CPU, on PostgreSQL a login for
 each of its storages. So a process keeps the instance open that answers it.
