@@ -128,7 +128,7 @@ def against_peers(folder: Path) -> list[Figure]:
         ("Metaflow's write / write and hash", sides.ratio("metaflow write", "lake write_versioned"), "x", ">= 6"),
         ("Metaflow's read / read to pandas", sides.ratio("metaflow read", "lake read"), "x", ">= 3"),
         ("pickled frame / 2 columns of 1 of 12", sides.ratio("pickle read_frame", "lake read_month"), "x", ">= 10"),
-        ("pickled partition / the same", sides.ratio("pickle read_month", "lake read_month"), "x", ">= 10"),
+        ("pickled partition / the same", sides.ratio("pickle read_month", "lake read_month"), "x", ">= 2"),
         ("bytes on disk / pickled partitions", months / pickles, "x", "<= 1"),
         ("memory of a write / Arrow table", sides.peak("lake write") / arrow, "x", "<= 2"),
         ("memory of a read to pandas / Arrow table", sides.peak("lake read") / arrow, "x", "<= 2"),
