@@ -151,7 +151,7 @@ def target_folder() -> Iterator[Path]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """These variables, and none of theirs kind besides, as long as the block runs: a profile reads nothing else."""
+    """These variables, and no other that a profile might read, as long as the block runs."""
     before = {name: value for name, value in os.environ.items() if name.startswith("TILTH_DBT_")}
     try:
         for name in before:

@@ -5,6 +5,7 @@ The process that steps are forked from imports this, for dbt takes seconds to lo
 
 import atexit
 import gc
+import importlib
 import json
 import sys
 import tempfile
@@ -15,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import dbt.adapters.postgres
-import dbt.task.build  # noqa: F401
 from dagster._utils.interrupts import raise_interrupts_as
 from dagster_dbt import DagsterDbtTranslator, DbtProject
 from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
@@ -33,6 +32,11 @@ from resources.dbt_manifest import DATABASE, RECORD
 
 # Of what `tilth.warm` froze, DuckDB would say at the interpreter's end, in a hundred lines, that it is still there.
 atexit.register(gc.unfreeze)
+
+# dbt imports these only when it runs.
+_LATER = ("task.build", "adapters.postgres", "adapters.duckdb.environments.local")
+for _name in (*(f"dbt.{name}" for name in _LATER), "dbt_common.clients.agate_helper"):
+    importlib.import_module(_name)
 
 
 def run(
