@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,22 @@ def size(folder: Path) -> list[Figure]:
         print("  {:>5} assets x {} days: loads in {:.1f} s, a look takes {:.2f} s, at all conditions {:.1f} s".format(
             assets, DAYS, *figures[assets]
         ))  # fmt: skip
-    loads, look, whole = figures[SIZES[-1]]
+    loads, look, _ = figures[SIZES[-1]]
     largest = f"{SIZES[-1]:,} assets x {DAYS:,} days"
+    at_all = {assets: figures[assets][2] for assets in SIZES}
     return [
         Figure(f"{largest}: load", loads, "s", "<= 15", load),
         Figure(f"{largest}: a look with nothing to do", look, "s", "<= 10", load),
-        Figure(f"{largest}: the minute's look at all conditions", whole, "s", "<= 10", load),
+        *(
+            Figure(f"{n:,} assets x {DAYS:,} days: the minute's look at all conditions", at_all[n], "s", "<= 5", load)
+            for n in SIZES
+        ),
+        *(
+            Figure(f"from {fewer:,} to {more:,} assets: growth of that look / of conditions", growth, "x", "<= 1", load)
+            for fewer, more in pairwise(SIZES)
+            # The first layer comes from outside and has none.
+            for growth in [at_all[more] / at_all[fewer] * (fewer - synthetic.LAYER) / (more - synthetic.LAYER)]
+        ),
     ]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import dbt.adapters.postgres  # noqa: F401 (dbt loads these only when it runs)
+import dbt.adapters.postgres
 import dbt.task.build  # noqa: F401
 from dagster._utils.interrupts import raise_interrupts_as
 from dagster_dbt import DagsterDbtTranslator, DbtProject
@@ -68,12 +68,14 @@ def run(
 
     context.log.info(f"Running dbt in this process: dbt {' '.join(arguments)}")
     manifest = _manifest(project.manifest_path.parent, database)
-    with _connections_closed():
-        # An interrupt that dbt knows: it cancels its queries, and its threads end.
-        with raise_interrupts_as(KeyboardInterrupt):
+    try:
+        # Of an interrupt dbt knows Python's own: it cancels its queries then, and its threads end.
+        with _connections_closed(), raise_interrupts_as(KeyboardInterrupt):
             ended = dbtRunner(manifest, [said]).invoke(arguments)
-    if isinstance(ended.exception, KeyboardInterrupt):
-        raise dg.DagsterExecutionInterruptedError
+            if isinstance(ended.exception, KeyboardInterrupt):
+                raise ended.exception
+    except KeyboardInterrupt:
+        raise dg.DagsterExecutionInterruptedError from None
     errors = [str(message) for message in messages if message.raw_event["info"]["level"] == "error"]
     if not ended.success and not errors:
         errors = [str(ended.exception or "dbt failed and said nothing; look at the step's output.")]
@@ -118,8 +120,8 @@ def _connections_closed() -> Iterator[None]:
         yield
     finally:
         reset_adapters()
-        with DuckDBConnectionManager._LOCK:  # noqa: SLF001
-            if opened := DuckDBConnectionManager._ENV:  # noqa: SLF001
+        with DuckDBConnectionManager._LOCK:
+            if opened := DuckDBConnectionManager._ENV:
                 opened.close()
         DuckDBConnectionManager.close_all_connections()
         cleanup_event_logger()  # it holds the standard output of the step

@@ -134,7 +134,7 @@ class Pair:
         self,
         condition: dg.AutomationCondition,
         partitions: dg.PartitionsDefinition | None = DAYS,
-        inputs: tuple[str, ...] = ("source",),
+        inputs: tuple[str | dg.AssetDep, ...] = ("source",),
         at: datetime | None = None,
     ) -> set[str | None]:
         """Define both assets, the target with this condition; what is asked for at the first look."""

@@ -1,4 +1,4 @@
-"""dbt, ended at a moment that a test chooses: when the rows of a model are committed and its tests are still to come."""
+"""dbt, ended when a test wants it: a model's rows are committed and its tests are still to come."""
 
 import os
 from collections.abc import Iterator

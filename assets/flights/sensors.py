@@ -10,6 +10,7 @@ from assets.flights import partitions as by
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from resources.landing import LandedFile, LandingZone
 from tilth.automation_sensor import automation_sensor
+from tilth.followers import with_followers
 from tilth.partition_ranges import range_tags, ranges
 from tilth.sweep import sweep
 
@@ -77,11 +78,16 @@ def not_yet_read(instance: dg.DagsterInstance, files: Sequence[LandedFile]) -> l
     return unread
 
 
+# What is made of landed days, in their own run as far as it can be.
+FOLLOWING = dg.AssetSelection.groups("staging", "marts", "features", "predictions", "reports")
+
+
 @dg.sensor(
-    target=dg.AssetSelection.groups("raw"),
-    minimum_interval_seconds=5,
+    asset_selection=dg.AssetSelection.groups("raw") | FOLLOWING,
+    minimum_interval_seconds=1,  # the daemon looks every five seconds, and would often skip one for as many
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Finds files that landed or were sent again, and asks for exactly those days.",
+    description="Finds files that landed or were sent again, and asks for exactly those days, with all that can be "
+    "made of them in the same run.",
 )
 def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult | dg.SkipReason:
     """The cursor is the landing zone's own: what it has told of so far."""
@@ -97,6 +103,8 @@ def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> d
                 f"({by.FIRST_DAY} to before {by.END_DAY}); it is left where it is."
             )
     requests = requests_for(not_yet_read(context.instance, files))
+    if context.repository_def:
+        requests = with_followers(requests, context.instance, context.repository_def, FOLLOWING)
     if not requests:
         return dg.SensorResult(cursor=cursor, skip_reason=dg.SkipReason("Nothing new in the landing zone."))
     return dg.SensorResult(run_requests=requests, cursor=cursor)
@@ -108,19 +116,19 @@ NEURAL = dg.AssetSelection.assets(["models", "delay_neural"])
 automation_sensors = [
     automation_sensor(
         "etl",
-        dg.AssetSelection.groups("staging", "marts", "features"),
-        "Landed days through dbt into features and training sets.",
+        FOLLOWING,
+        "Landed days through dbt into features and training sets; with models into predictions and their quality.",
     ),
     automation_sensor(
         "training",
         dg.AssetSelection.groups("models") - NEURAL,
         "Training sets into candidates, champions and what serves.",
     ),
-    automation_sensor("training_neural", NEURAL, "Training sets into neural candidates, where PyTorch is installed."),
     automation_sensor(
-        "scoring",
-        dg.AssetSelection.groups("predictions", "reports"),
-        "Features and models into predictions and their quality.",
+        "training_neural",
+        NEURAL,
+        "Training sets into neural candidates, where PyTorch is installed.",
+        interval_seconds=15,  # of what takes minutes
     ),
 ]
 

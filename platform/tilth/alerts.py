@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from tilth.alert_messages import RENEWED_AFTER_SECONDS, Message, Outbox, to_send, with_changes
 from tilth.incidents import Look, look
 from tilth.kept_connections import kept_connections
+from tilth.newest_event import newest_event
 from tilth.webhook import WebhookError, check, post
 
 INTERVAL_SECONDS = 30
@@ -66,7 +67,7 @@ def alert_sensor(outbox: Outbox, webhook: SecretStr) -> dg.SensorDefinition:
     )
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         cursor, now = _cursor(context), time.time()
-        newest = context.instance.event_log_storage.get_maximum_record_id() or 0
+        newest = newest_event(context)
         # Twice, because a run counts as failed only a moment after its event.
         quiet = cursor.seen == newest == cursor.before and not cursor.waiting and not _is_due(cursor.look_at, now)
         if quiet and not _is_due(cursor.send_at, now):

@@ -7,10 +7,15 @@ because its own inputs came or changed, whenever that is.
 Every condition waits until nothing it reads is being made, asks for a partition once per change of *content*, and
 leaves a partition alone while a run for it is under way. What changes in the moment of a request or during a run is
 seen by `tilth.sweep`.
+
+A run that changes an input may be about to make the partition too: that is waited for. Only where it failed before it
+came to the partition, as does a range with one bad day, the partition is asked for by itself.
 """
 
 import dagster as dg
 from dagster import AutomationCondition as Condition
+
+from tilth.attempts import Answered
 
 
 def _settled(
@@ -23,13 +28,16 @@ def _settled(
     # Not since_last_handled(), which also forgets what was there before the sensor's first look.
     pending = due.since(Condition.newly_requested() | Condition.newly_updated())
     idle = ~Condition.any_deps_in_progress() & ~Condition.in_progress()
+    unanswered = ~Answered() | Condition.any_deps_match(Condition.will_be_requested())
     said = [f"{name} {value}".replace('"', "") for name, value in options.items() if value is not None]
-    return (pending & required & idle).with_label("; ".join([label, *said]))
+    return (pending & required & idle & unanswered).with_label("; ".join([label, *said]))
 
 
 def _changed(ignored: dg.AssetSelection | None = None) -> dg.AutomationCondition:
-    """An input came or has new content, made by another run than this partition's own."""
-    changed = Condition.any_deps_match(Condition.data_version_changed() & ~Condition.executed_with_root_target())
+    """An input came or has new content."""
+    # Also by a run that makes the asset (executed_with_root_target): it may make other partitions of it, the features
+    # of a day that was sent again, but not those of the 28 days after it.
+    changed = Condition.any_deps_match(Condition.data_version_changed())
     return (changed.ignore(ignored) if ignored else changed) | Condition.newly_missing()
 
 

@@ -75,6 +75,11 @@ class Runs:
             self._keep(self.instance.get_run_records(dg.RunsFilter(run_ids=unknown[start : start + _LISTED])))
         return {run_id: self._ended(self._records[run_id]) for run_id in wanted}
 
+    def is_over(self, run_id: str) -> bool:
+        """Whether this run, of which `ended` was asked, does not go on; one that is not known any more does not."""
+        record = self._records[run_id]
+        return record is None or record.dagster_run.is_finished
+
     def known(self, run_ids: Iterable[str]) -> list[str]:
         """Those of these runs that are stored, and of this repository."""
         return [run_id for run_id in self.ended(run_ids) if self._is_ours(self._records[run_id])]

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
 
 def range_tags(first: str, last: str) -> dict[str, str]:
     """The run tags by which Dagster runs a range of partitions in one run."""
-    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    return {RANGE_START: first, RANGE_END: last}
 
 
 def ranges(

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from tilth.attempts import Attempts, attempts_at, tried_in_vain
 from tilth.automation_sensor import in_ranges
 from tilth.input_versions import (
     NO_PARTITION,
@@ -24,6 +25,7 @@ from tilth.input_versions import (
     upstream_partitions,
 )
 from tilth.kept_connections import kept_connections
+from tilth.newest_event import newest_event
 
 # Conditions answer within seconds, and a debounced one within its interval; what is older than this they have missed.
 PATIENCE_SECONDS = 600
@@ -62,12 +64,13 @@ def sweep(
         "inputs than the present ones, and asks for them.",
     )
     def swept(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        repository, instance, now = context.repository_def, context.instance, int(time.time())
+        repository, now = context.repository_def, int(time.time())
         assert repository is not None  # noqa: S101 - what targets assets has one
         graph, cursor = repository.asset_graph, _cursor(context, now)
-        seen, newest = cursor["seen"], instance.event_log_storage.get_maximum_record_id() or 0
+        seen, newest = cursor["seen"], newest_event(context)
         if newest == seen and not cursor["watched"]:
             return dg.SkipReason("Nothing was made since the last look.")
+        instance = context.instance
         gaps, ignored = (chosen.resolve(graph) if chosen else set() for chosen in (optional, reference))
         late: dict[dg.AssetKey, dict[str, int]] = {}
         busy: dict[dg.AssetKey, set[str]] = {}
@@ -126,14 +129,15 @@ def out_of_date(
     definition = node.partitions_def
     partitions = definition.get_partition_keys(dynamic_partitions_store=instance) if definition else [NO_PARTITION]
     reads = upstream_partitions(graph, key, partitions)
-    attempts = _attempts(instance, graph, key)
+    attempts = attempts_at(instance, key, definition)
     busy = _under_way(instance, attempts)
+    in_vain = tried_in_vain(instance, graph, key, attempts, attempts.keys() & reads.keys())
     missing, changed = set(), set()
     for partition, read in reads.items():
         wanted = [(parent, numbers[parent].get(p)) for parent, parts in read.items() for p in parts]
         there = [number for _, number in wanted if number is not None]
         latest = max(there, default=0)
-        if partition in busy or attempts.get(partition, ("", 0))[1] > latest:
+        if partition in busy or partition in in_vain or attempts.get(partition, ("", 0))[1] > latest:
             continue
         if partition not in made:
             if there and all(number is not None or parent in optional for parent, number in wanted):
@@ -159,7 +163,10 @@ def _ready(
     since = late[key]
     due = [partition for partition, first in since.items() if first <= until]
     parents = graph.get(key).parent_keys if due else ()
-    making = {parent: _under_way(instance, _attempts(instance, graph, parent)) for parent in parents}
+    making = {
+        parent: _under_way(instance, attempts_at(instance, parent, graph.get(parent).partitions_def))
+        for parent in parents
+    }
 
     def waits(partition: str, parent: dg.AssetKey, read: str) -> bool:
         # For one that went out of date later it would wait without end where that changes again and again.
@@ -172,18 +179,7 @@ def _ready(
     ]
 
 
-def _attempts(instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey) -> Mapping[str, tuple[str, int]]:
-    """By partition that a run tries or tried to make since it was last made, that run and the number of its event."""
-    storage = instance.event_log_storage
-    if graph.get(key).partitions_def is not None:
-        return storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
-    planned = storage.get_latest_planned_materialization_info(key)
-    if planned is None or planned.storage_id <= max(event_numbers(instance, key).values(), default=0):
-        return {}
-    return {NO_PARTITION: (planned.run_id, planned.storage_id)}
-
-
-def _under_way(instance: dg.DagsterInstance, attempts: Mapping[str, tuple[str, int]]) -> set[str]:
+def _under_way(instance: dg.DagsterInstance, attempts: Attempts) -> set[str]:
     """The partitions whose run has not finished."""
     runs = {run_id: instance.get_run_by_id(run_id) for run_id, _ in attempts.values()}
     return {partition for partition, (run_id, _) in attempts.items() if (run := runs[run_id]) and not run.is_finished}

@@ -1,7 +1,8 @@
 """What a step used of its process: seconds, CPU seconds and the peak of its memory.
 
-Dagster has no hook at the start of a step. A thread notes the process' use ten times a second, and Dagster's own record
-of when the step began says from where on it counts.
+Dagster has no hook at the start of a step. A step's own process is forked for it, and what it used counts from there.
+Where steps share a process, a thread notes its use ten times a second, and Dagster's own record of when the step began
+says from where on it counts.
 """
 
 import os
@@ -19,6 +20,8 @@ import dagster as dg
 from tilth.compute import requested
 
 _INTERVAL_SECONDS = 0.1
+# A process in which no step ends, such as a code server, is looked at less often after a while.
+_BUSY_SECONDS, _IDLE_INTERVAL_SECONDS = 60, 5
 _KEPT = 24 * 3600 * 10  # a day of samples; of a longer step the beginning is not known
 _MEMORY = Path("/proc/self/statm")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -46,22 +49,32 @@ class _Sampler:
 
     def __init__(self) -> None:
         self.samples: deque[_Sample] = deque(maxlen=_KEPT)
+        self.used_at = time.monotonic()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self.samples.clear()
             self.samples.append(_now())
             self._thread = threading.Thread(target=self._run, name="tilth-usage", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         while True:
-            time.sleep(_INTERVAL_SECONDS)
+            is_idle = time.monotonic() - self.used_at > _BUSY_SECONDS
+            time.sleep(max(_INTERVAL_SECONDS, _IDLE_INTERVAL_SECONDS) if is_idle else _INTERVAL_SECONDS)
             self.samples.append(_now())
 
 
 _sampler = _Sampler()
+
+
+def _begin_anew() -> None:
+    global _sampler
+    _sampler = _Sampler()
+    _sampler.samples.append(_now())
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def watch() -> None:
@@ -79,7 +92,9 @@ def step_usage(context: dg.OutputContext) -> Mapping[str, float | int | str]:
         the process; what it held before the step included) and step/partitions (1 where there are none). With
         `compute(...)` on the asset also step/requested, as text.
     """
-    watch()
+    if not _sampler.samples:
+        watch()
+    _sampler.used_at = time.monotonic()
     step = context.step_context
     # Samples of before the process knew of the step would count for the step before it.
     (stats,) = step.instance.get_run_step_stats(step.run_id, [step.step.key])

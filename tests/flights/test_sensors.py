@@ -21,6 +21,7 @@ from assets.flights.definitions import definitions
 from assets.flights.raw import newest_files, raw_key, read
 from assets.flights.sensors import landed_files
 from resources.landing import LandedFile, LandingZone
+from tests.automation import DAILY_DBT, FEATURES, RAW, REFERENCE, Daemon, dates, each
 from tests.conftest import DAILY_RAW, Platform
 from tests.s3 import S3
 from tilth import freshness
@@ -120,6 +121,44 @@ def report(instance: dg.DagsterInstance, file: LandedFile, metadata: dict[str, s
     instance.report_runless_asset_event(
         dg.AssetMaterialization(raw_key(file.table), partition=file.partition, metadata=metadata)
     )
+
+
+def landed(platform: Platform) -> tuple[list[list[str]], dg.RunRequest]:
+    """The only run that the sensor asks for in the code location: its assets, and the request."""
+    time.sleep(1.1)
+    repository = definitions(platform.deployment).get_repository_def()
+    context = dg.build_sensor_context(
+        platform.instance, repository_def=repository, resources={"landing": platform.landing}
+    )
+    (request,) = repository.get_sensor_def("landed_files").evaluate_tick(context).run_requests or []
+    return [list(key.path) for key in request.asset_selection or []], request
+
+
+def test_landed_days_ask_for_all_that_can_be_made_of_them_in_the_run_that_reads_them(platform: Platform) -> None:
+    daemon = Daemon(definitions(platform.deployment), platform.instance)
+    daemon.made(REFERENCE)
+    platform.land("2013-01-01", "2013-01-02")
+    keys, request = landed(platform)
+    assert sorted("/".join(key) for key in keys) == sorted([*RAW, *DAILY_DBT, FEATURES])
+    assert (request.tags[START], request.tags[END]) == ("2013-01-01", "2013-01-02")
+    assert {check.asset_key.to_user_string() for check in request.asset_check_keys or []} <= set(DAILY_DBT)
+
+
+def test_the_neighbours_of_a_day_that_cannot_be_read_are_asked_for_when_its_run_has_failed(platform: Platform) -> None:
+    days = dates("2013-01-01", "2013-01-03")
+    daemon = Daemon(definitions(platform.deployment), platform.instance)
+    daemon.made(REFERENCE)
+    assert daemon.look() == {}
+    platform.land(days[0], days[-1])
+    platform.landing.put("flights", f"{days[1]}.csv.gz", b"no gzip")
+    keys, _ = landed(platform)
+    assert not platform.materialize(keys, days[0], days[-1]).success
+    good = [days[0], days[2]]
+    assert daemon.look() == {
+        "staging/weather": {*days},
+        **each([key for key in [*DAILY_DBT, FEATURES] if key != "staging/weather"], good),
+    }
+    assert daemon.look() == {}
 
 
 def test_reference_tables_are_one_run_without_days(landing: LandingZone) -> None:

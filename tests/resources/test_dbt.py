@@ -30,7 +30,7 @@ models: {+schema: marts}
 """,
     "macros/schemas.sql": "{% macro generate_schema_name(name, node) %}{{ name or target.schema }}{% endmacro %}",
     "models/things.sql": "{{ config(materialized='table') }}\nselect n from {{ source('raw', 'things') }}\n",
-    "models/more.sql": "{{ config(materialized='table') }}\nselect n + {{ var('plus', 1) }} as n from {{ ref('things') }}\n",
+    "models/more.sql": "{{ config(materialized='table') }} select n + {{ var('plus', 1) }} n from {{ ref('things') }}",
     "models/models.yml": """
 sources:
   - name: raw
@@ -155,7 +155,7 @@ def test_of_a_selected_asset_only_its_own_tests_run(project: Path, warehouse: Wa
     assert step(project, warehouse).success
     told = events(step(project, warehouse, "marts/more"))
 
-    assert [key.to_user_string() for key, _ in told if isinstance(key, dg.AssetKey)] == ["marts/more"]
+    assert [t[0].to_user_string() for t in told if len(t) == 2] == ["marts/more"]
     assert [t[0].name for t in told if len(t) == 4] == ["accepted_values_more_n__False__2__3__4"]
 
 

@@ -136,6 +136,36 @@ def test_a_code_server_that_starts_anew_evaluates_them(looks: Looks) -> None:
     assert again.look() == (0, True)
 
 
+def test_what_was_seen_is_written_down_when_something_is_asked_for_and_a_new_process_goes_on_from_there(
+    looks: Looks,
+) -> None:
+    looks.look()
+    looks.made("source", "first")
+    assert looks.look() == (1, True)
+    written = looks.cursor
+    looks.made("target", "first")
+    assert looks.look() == (0, True)
+    assert looks.cursor == written
+    again = Looks(looks.instance, on_new_data())
+    again.cursor = written
+    assert again.look() == (0, True)
+    looks.made("source", "second")
+    assert again.look() == (1, True)
+    assert again.cursor != written
+
+
+def test_what_was_seen_is_written_down_every_five_minutes(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks.look()
+    written = looks.cursor
+    for minute in (1, 4):
+        monkeypatch.setattr(time, "time", lambda minute=minute: 1_700_000_040.0 + 60 * minute)
+        assert looks.look() == (0, True)
+        assert looks.cursor == written
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_040.0 + 300)
+    assert looks.look() == (0, True)
+    assert looks.cursor != written
+
+
 def test_every_minute_they_are_evaluated_for_what_depends_on_the_time(
     looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from tests.automation import DAY, DAYS, Pair, dates
+from tilth.attempts import Answered
 from tilth.automation import on_changed_data, on_complete_window, on_new_data
 
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-03", fmt="%Y-%m")
@@ -194,3 +195,72 @@ def test_what_was_made_before_the_first_look_is_asked_for_where_the_target_is_mi
     pair.made("source", NEXT_DAY)
     pair.made("target", DAY)
     assert pair.connect(condition) == {NEXT_DAY}
+
+
+@every_condition
+def test_other_partitions_that_read_what_a_run_of_the_same_asset_made_are_asked_for_while_it_goes_on(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    with_yesterday = dg.AssetDep("source", partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-1))
+    pair.connect(condition, inputs=(with_yesterday,))
+    for day in ("2013-01-01", DAY, NEXT_DAY):
+        pair.made("source", day)
+        pair.made("target", day)
+    assert pair.look() == set()
+    seen: list[set[str | None]] = []
+    pair.during["target"] = lambda: seen.append(pair.look())
+    assert pair.run("source", "target")
+    assert seen == [{NEXT_DAY}]
+    assert pair.look() == set()
+
+
+def source_is_made_and_then_fails() -> None:
+    materialization = dg.AssetMaterialization("source", partition=DAY, tags={"dagster/data_version": "half"})
+    dg.AssetExecutionContext.get().log_event(materialization)
+    raise RuntimeError("another day of the same step is broken")
+
+
+@every_condition
+def test_a_partition_that_a_run_did_not_come_to_is_asked_for_when_that_has_failed(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    pair.during["source"] = source_is_made_and_then_fails
+    assert not pair.run("source", "target")
+    assert pair.look() == {DAY}
+    assert pair.look() == set()
+
+
+@every_condition
+def test_a_partition_that_failed_in_the_run_that_changed_its_input_is_asked_for_when_that_changes_again(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    pair.during["target"] = lambda: 1 / 0
+    assert not pair.run("source", "target")
+    assert pair.look() == set()
+    assert pair.look() == set()
+    pair.made("source", DAY, "repaired")
+    assert pair.look() == {DAY}
+    assert pair.look() == set()
+
+
+@every_condition
+def test_a_partition_that_is_made_while_conditions_are_evaluated_is_not_asked_for(
+    pair: Pair, condition: dg.AutomationCondition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.connect(condition)
+    evaluate = Answered.evaluate
+
+    def in_between(self: Answered, context: dg.AutomationContext) -> dg.AutomationResult:
+        if not context.candidate_subset.is_empty:
+            assert pair.run("target")
+        return evaluate(self, context)
+
+    pair.run("source")
+    monkeypatch.setattr(Answered, "evaluate", in_between)
+    assert pair.look() == set()
+    monkeypatch.undo()
+    assert pair.look() == set()
+    pair.made("source", DAY, "changed")
+    assert pair.look() == {DAY}

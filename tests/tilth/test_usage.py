@@ -150,3 +150,24 @@ def test_watching_again_starts_no_other_thread() -> None:
     for _ in range(3):
         watch()
     assert threading.enumerate() == threads
+
+
+def test_a_step_whose_process_is_forked_for_it_counts_from_the_fork() -> None:
+    program = """if True:
+        import os
+        import dagster as dg
+        from tests.tilth.test_usage import burn, used
+        from tilth.usage import watch
+
+        watch()  # as a code location's IO managers do, before the fork
+        burn(1.5)
+        child = os.fork()
+        if child == 0:
+            with dg.DagsterInstance.ephemeral() as instance:
+                (found,) = used(instance, burn)
+            print(found["step/cpu_seconds"], flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+    """
+    printed = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert 0.5 <= float(printed) <= 1.5
