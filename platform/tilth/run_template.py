@@ -18,8 +18,9 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from multiprocessing import util
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ADDRESS = "TILTH_RUN_TEMPLATES"
 """The variable by which a launcher finds the supervisor: the path of its socket."""
@@ -44,7 +45,10 @@ def main() -> None:
     _set_pool_limits(module)
     control.sendall(json.dumps(_source_folders()).encode())
     _serve(control, execute)
-    os._exit(0)  # nothing of it is to be closed that its forks have too
+    # To end as other programs do would take seconds: all that was imported would be looked through for garbage.
+    run_finalizers: Any = getattr(util, "_run_finalizers")  # noqa: B009 (not in its types)
+    run_finalizers()
+    os._exit(0)
 
 
 def _inject_environment() -> None:
