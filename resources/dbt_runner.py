@@ -3,8 +3,6 @@
 The process that steps are forked from imports this, for dbt takes seconds to load. It starts no threads then.
 """
 
-import atexit
-import gc
 import importlib
 import json
 import sys
@@ -29,9 +27,6 @@ from dbt_common.events.event_manager_client import cleanup_event_logger
 from dbt_common.events.functions import msg_to_json
 
 from resources.dbt_manifest import DATABASE, RECORD
-
-# Of what `tilth.warm` froze, DuckDB would say at the interpreter's end, in a hundred lines, that it is still there.
-atexit.register(gc.unfreeze)
 
 # dbt imports these only when it runs.
 _LATER = ("task.build", "adapters.postgres", "adapters.duckdb.environments.local")

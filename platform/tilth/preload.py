@@ -5,7 +5,6 @@ runs an asset and opens the instance, so what those import lazily is there, what
 with mako and pygments, sqlalchemy, upath, fsspec and 450 modules more. tests/tilth/test_warm.py shows what is left.
 """
 
-import atexit
 import functools
 import gc
 import importlib
@@ -67,7 +66,6 @@ def preload(code_location: str, *, in_a_run: bool = False) -> None:
             print(f"tilth: {part.__name__} failed beforehand; steps begin more slowly.", file=sys.stderr)
             traceback.print_exc()
     gc.freeze()  # else each fork looks through all of this when it first collects garbage, and so copies it
-    atexit.register(gc.unfreeze)  # libraries complain of what is not collected in the end
     gc.enable()
     _done = True
 

@@ -1,5 +1,6 @@
 """Steps in processes that are warm when they begin: Dagster's multiprocess executor, its lazy imports done once."""
 
+import atexit
 import gc
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -49,6 +50,8 @@ def warm_up(code_location: str, modules: Sequence[str], in_template: Sequence[st
     note(code_location, modules, in_template)
     # Dagster, which is loaded by now, stays: while the rest is, collecting garbage would look through it over and over.
     gc.freeze()
+    # In the end it goes: DuckDB would say, in a hundred lines, what of it was never collected.
+    atexit.register(gc.unfreeze)
 
 
 def _create(code_location: str, context: dg.InitExecutorContext) -> dg.Executor:
