@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tilth.database_outages import outlast_database_outages
+from tilth.run_process import execute
 
 LOOK_SECONDS = 0.5
 RUN_LOOK_SECONDS = 15.0
@@ -37,7 +38,8 @@ def watched(run_id: str, command: list[str]) -> int:
     if child == 0:
         os.setpgid(0, 0)
         threading.Thread(target=_watch, args=(run_id,), daemon=True).start()
-        _run(command)
+        outlast_database_outages()
+        execute(command)
     with suppress(OSError):  # the child did it, or has ended
         os.setpgid(child, child)
 
@@ -50,14 +52,6 @@ def watched(run_id: str, command: list[str]) -> int:
         signal.signal(number, stop)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return ENDED_BY_SIGNAL - code if code < 0 else code
-
-
-def _run(command: list[str]) -> None:
-    from dagster._cli import main as dagster
-
-    outlast_database_outages()
-    sys.argv = command
-    dagster()
 
 
 def _watch(run_id: str) -> None:

@@ -499,6 +499,13 @@ class TestDagster:
         with pytest.raises(Exception, match=rf"violated the allowed list: {kind}\."):
             launched(ref, server=server_of(objects, "flights"), tag=tag)
 
+    def test_what_a_runs_pod_runs_does_dagsters_command(self, instance_of: Any) -> None:
+        (container,) = launched(instance_of(dagster_yaml(rendered())))["spec"]["containers"]
+        init, end, python, *program = container["command"]
+        assert (init, end, python) == ("tini", "--", "python")
+        version = subprocess.run([sys.executable, *program, "dagster", "--version"], capture_output=True, text=True)
+        assert version.stdout.startswith("dagster, version "), version.stderr
+
     def test_a_runs_tag_says_its_size_and_place(self, everything: list[str], instance_of: Any) -> None:
         objects = rendered(*everything)
         request = Request(cpu=1, memory="2Gi", gpu=1, gpu_type="l4", timeout="1h")

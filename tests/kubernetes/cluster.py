@@ -243,7 +243,7 @@ NODE_POOLS = {
     "gpu": {"gpuType": "t4", "selector": {"accelerator": "nvidia-test"}, "tolerations": TAINTED},
     "gpu-elsewhere": {"gpuType": "h100", "selector": {"accelerator": "none-here"}, "tolerations": TAINTED},
 }
-MODULES = {"flights": "assets.flights.definitions", "trial": "trial", "bare": "bare"}
+MODULES = {"flights": "assets.flights.definitions", "trial": "trial", "stock": "stock", "bare": "bare"}
 
 
 @contextmanager

@@ -43,7 +43,8 @@ os.kill(min(runs - {1, os.getpid()}), signal.SIGKILL)
 # The modules that a run or a step would have to compile, each time anew: its image cannot be written to.
 NOT_COMPILED = """
 import os, sys
-import assets.flights.definitions, dagster._daemon.cli, dagster_webserver.cli, sklearn.ensemble, tilth.preload
+import dagster._daemon.cli, dagster_webserver.cli, sklearn.ensemble, tilth.preload
+tilth.preload.preload("assets.flights.definitions")
 cached = {name: getattr(module, "__cached__", None) for name, module in sys.modules.items()}
 print([name for name, file in cached.items() if file and not os.path.exists(file)])
 """

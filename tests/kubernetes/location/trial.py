@@ -5,7 +5,7 @@ import time
 
 import dagster as dg
 import pandas as pd
-from dagster_k8s import k8s_job_executor
+from since_start import since_start
 
 from resources.lake import Lake
 from resources.lake_io import LakeIOManager
@@ -92,32 +92,39 @@ def without_image() -> None: ...
 def too_big() -> None: ...
 
 
-def light(number: int) -> dg.AssetsDefinition:
-    @dg.asset(name=f"light_{number}", group_name="lanes", tags={"lanes": ""})
+@dg.asset
+def nothing_light() -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"seconds": since_start()})
+
+
+def light(number: int, *prefix: str) -> dg.AssetsDefinition:
+    @dg.asset(name=f"light_{number}", key_prefix=prefix, group_name="lanes", tags={"lanes": ""})
     def asset() -> pd.DataFrame:
         return pd.DataFrame({"number": [number]})
 
     return asset
 
 
-def heavy(number: int) -> dg.AssetsDefinition:
-    @dg.asset(name=f"heavy_{number}", group_name="lanes", tags={"lanes": ""}, op_tags=compute(cpu=0.5, memory="512Mi"))
+def heavy(number: int, *prefix: str) -> dg.AssetsDefinition:
+    request = compute(cpu=0.5, memory="512Mi")
+
+    @dg.asset(name=f"heavy_{number}", key_prefix=prefix, group_name="lanes", tags={"lanes": ""}, op_tags=request)
     def asset() -> pd.DataFrame:
         return pd.DataFrame({"number": [number]})
 
     return asset
 
 
-lanes = [light(number) for number in range(20)] + [heavy(number) for number in range(2)]
-selected = dg.AssetSelection.tag("lanes", "")
+def lanes(*prefix: str) -> list[dg.AssetsDefinition]:
+    """20 light steps and 2 heavy ones."""
+    return [light(number, *prefix) for number in range(20)] + [heavy(number, *prefix) for number in range(2)]
 
-alone = [hungry, insatiable, on_spot, on_gpu_that_no_node_has, late, without_image, too_big]
+
+resources = {"io_manager": LakeIOManager(Lake.of(deployment))}
+alone = [hungry, insatiable, on_spot, on_gpu_that_no_node_has, late, without_image, too_big, nothing_light]
 defs = dg.Definitions(
-    assets=[*alone, hungry_workers, on_gpu, slow_in_its_own_pod, slow_in_the_runs_pod, *lanes],
-    jobs=[
-        dg.define_asset_job("with_lanes", selected),
-        dg.define_asset_job("with_stock_executor", selected, executor_def=k8s_job_executor),
-    ],
-    resources={"io_manager": LakeIOManager(Lake.of(deployment))},
+    assets=[*alone, hungry_workers, on_gpu, slow_in_its_own_pod, slow_in_the_runs_pod, *lanes()],
+    jobs=[dg.define_asset_job("with_lanes", dg.AssetSelection.tag("lanes", ""))],
+    resources=resources,
     executor=executor,
 )
