@@ -1,7 +1,6 @@
 """With a real daemon running, files that land are all it takes: nobody touches anything until predictions are there."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from assets.flights import replay
 from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, REFERENCE, Platform
 
 ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 PATIENCE_SECONDS = 300  # how fast it is, is not what this proves; a busy machine takes a minute for a step
 
 
@@ -35,20 +35,15 @@ def live(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def daemon(live: Platform, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     log = (tmp_path / "daemon.log").open("wb")
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("dagster-daemon"), "run", "--workspace", "workspace.yaml"],
+        [sys.executable, "-m", "tilth.supervisor", BIN / "dagster-daemon", "run", "--workspace", "workspace.yaml"],
         cwd=ROOT,
         env=os.environ | {"TILTH_HOME": str(live.deployment.home)},
         stdout=log,
         stderr=subprocess.STDOUT,
-        start_new_session=True,
     )
     yield process
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.terminate()
+    process.wait(120)
 
 
 def wait_for(what: str, found: Callable[[], bool], daemon: subprocess.Popen[bytes]) -> None:
@@ -117,6 +112,9 @@ def test_the_last_day_of_january_and_the_first_of_february_flow_by_themselves_to
         assert causes["marts/departures"]["2013-01-31"]["version"] == live.data_version(
             ["marts", "departures"], "2013-01-31"
         )
+    # Every run was forked from the template.
+    runs = [run.run_id for run in live.instance.get_runs() if run.run_id not in before]
+    assert [run for run in runs if not any("from a warm one" in e.message for e in live.instance.all_logs(run))] == []
     # Nothing was made over and over: January's first thirty days were read once, before the daemon started.
     again = [
         run
