@@ -37,8 +37,10 @@ _LONGEST_MESSAGE = 65536
 _GRACE_SECONDS = 20.0
 # A template that cannot be made may be made later, with the same files: a database was away.
 _TRY_AGAIN_SECONDS = 30.0
-# While somebody saves file after file, or templates die, one that nobody asks for is made no more often than this.
+# While somebody saves file after file, a template that nobody asks for is made no more often than this.
 _REST_SECONDS = 10.0
+# One that is killed is replaced at once, but for one that dies of itself as soon as it is there.
+_LIFE_SECONDS = 1.0
 # The clock by which the kernel notes when a file changed is a few milliseconds behind.
 _SLACK_SECONDS = 0.1
 _SETTINGS = ("workspace.yaml", "pyproject.toml", ".env")
@@ -50,7 +52,8 @@ Stamp = tuple[float, float, int, int]
 
 
 def sources(folders: Sequence[str]) -> dict[str, Stamp]:
-    """By path, what changes with a file's content, of all files in these folders and below that may be code.
+    """By path, what changes with a file's content, of all files in these folders and below that may be code: not hidden
+    ones, nor what programs write.
 
     With the settings and locks in the working folder, and the folder that packages are installed in.
     """
@@ -58,7 +61,7 @@ def sources(folders: Sequence[str]) -> dict[str, Stamp]:
     for folder in folders:
         for here, below, files in os.walk(folder):
             below[:] = [name for name in below if name not in _NO_SOURCES and not name.startswith(".")]
-            paths += [f"{here}/{name}" for name in files if not name.endswith(_WRITTEN_BY_PROGRAMS)]
+            paths += [f"{here}/{name}" for name in files if name[0] != "." and not name.endswith(_WRITTEN_BY_PROGRAMS)]
     found: dict[str, Stamp] = {}
     for path in paths:
         with suppress(OSError):
@@ -77,6 +80,7 @@ class _Template:
     folders: Sequence[str]
     made_of: Mapping[str, Stamp] = field(default_factory=dict)
     state: str = "being made"  # then "ready", or "failed"
+    ready: float = 0.0
     waiting: list[tuple[socket.socket, bytes]] = field(default_factory=list)
 
     def outdated(self) -> str:
@@ -133,13 +137,13 @@ class _Templates:
             if changed:
                 self.make(module, changed[0])
                 return
-            template.state = "ready"
+            template.state, template.ready = "ready", time.time()
         else:
             self._selector.unregister(template.control)
             template.process.wait()
-            was_ready = template.state == "ready"
+            lived = time.time() - template.ready if template.state == "ready" else 0.0
             template.state, template.made_of = "failed", sources(template.folders)
-            if was_ready and time.time() - template.began > _REST_SECONDS:
+            if lived > _LIFE_SECONDS:
                 self.make(module)
                 return
         waiting, template.waiting = template.waiting, []
