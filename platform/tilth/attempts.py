@@ -18,7 +18,14 @@ from tilth.input_versions import (
     recorded_inputs,
     upstream_partitions,
 )
+from tilth.partition_ranges import partitions_in
 
+_NOT_ENDED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 # Numbers of events that one query asks for.
 _ASKED = 400
 
@@ -38,7 +45,8 @@ def attempts_at(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: dg.P
 
 
 class Answered(dg.AutomationCondition[dg.AssetKey]):
-    """A run would make nothing new: the partition was made from what is there, or was tried in vain.
+    """A run would make nothing new: the partition was made from what is there, is to be made by a run that has not
+    ended, or was tried in vain.
 
     Tried in vain is what the latest run for it came to and did not make, where no other run has made what it reads
     since. A run that failed before it came to the partition has not tried it. One that was cancelled or died counts as
@@ -69,6 +77,7 @@ class Answered(dg.AutomationCondition[dg.AssetKey]):
         attempts = attempts_at(view.instance, context.key, context.partitions_def)
         found = tried_in_vain(view.instance, view.asset_graph, context.key, attempts, wanted)
         found |= made_from_present(view.instance, view.asset_graph, context.key, wanted - found)
+        found |= to_be_made(view.instance, context.key, context.partitions_def, wanted - found)
         if candidates.is_partitioned:
             return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(found))
         return dg.AutomationResult(context, candidates if found else context.get_empty_subset())
@@ -110,6 +119,23 @@ def made_from_present(
         for partition, read in upstream_partitions(graph, key, recorded).items()
         if inputs_of(read, versions) == recorded[partition]
     }
+
+
+def to_be_made(
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    definition: dg.PartitionsDefinition | None,
+    partitions: Collection[str],
+) -> set[str]:
+    """Those of these partitions of the asset that a run is to make which has not ended.
+
+    The event log says it too, but on PostgreSQL event by event, and where the daemon dies meanwhile not of all of them.
+    """
+    if not partitions:
+        return set()
+    runs = instance.get_runs(dg.RunsFilter(statuses=_NOT_ENDED))
+    ranges = [partitions_in(run.tags, definition) for run in runs if key in (run.asset_selection or ())]
+    return {partition for partition in partitions if any(partition in made for made in ranges)}
 
 
 def _runs_of(instance: dg.DagsterInstance, key: dg.AssetKey, numbers: Sequence[int]) -> dict[int, str]:

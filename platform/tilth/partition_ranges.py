@@ -1,16 +1,27 @@
 """Partitions as ranges, which Dagster runs as one run each."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import dagster as dg
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+PARTITION = "dagster/partition"
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:
     """The run tags by which Dagster runs a range of partitions in one run."""
     return {RANGE_START: first, RANGE_END: last}
+
+
+def partitions_in(tags: Mapping[str, str], definition: dg.PartitionsDefinition | None) -> Collection[str]:
+    """The partitions that a run with these tags makes of an asset; "" stands for the one of an asset without any."""
+    if definition is None:
+        return [""]
+    first, last = (tags.get(tag) or tags.get(PARTITION, "") for tag in (RANGE_START, RANGE_END))
+    if not definition.has_partition_key(first) or not definition.has_partition_key(last):
+        return []
+    return definition.get_partition_keys_in_range(dg.PartitionKeyRange(first, last))
 
 
 def ranges(

@@ -9,6 +9,7 @@ import pytest
 from tests.automation import DAY, DAYS, Pair, dates
 from tilth.attempts import Answered
 from tilth.automation import on_changed_data, on_complete_window, on_new_data
+from tilth.partition_ranges import range_tags
 
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-03", fmt="%Y-%m")
 NEXT_DAY = "2013-01-03"
@@ -263,4 +264,24 @@ def test_a_partition_that_is_made_while_conditions_are_evaluated_is_not_asked_fo
     monkeypatch.undo()
     assert pair.look() == set()
     pair.made("source", DAY, "changed")
+    assert pair.look() == {DAY}
+
+
+@every_condition
+def test_a_partition_that_a_run_is_to_make_whose_log_does_not_say_so_yet_is_left_to_it(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition)
+    run = pair.instance.add_run(
+        dg.DagsterRun(
+            job_name="of_an_asset",
+            asset_selection=frozenset([dg.AssetKey("target")]),
+            tags=range_tags(DAY, DAY),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+    )
+    assert pair.instance.all_logs(run.run_id) == []
+    pair.made("source")
+    assert pair.look() == set()
+    pair.instance.report_run_failed(run)
     assert pair.look() == {DAY}
