@@ -72,6 +72,8 @@ class Platform:
             (self.home / "dagster").mkdir(parents=True, exist_ok=True)
             (self.home / "dagster/dagster.yaml").write_text(STOCK_SETTINGS)
             dagster = str(self.clone / ".venv/bin/dagster")
+            # As in an environment that is activated: dagster-dbt looks for dbt there.
+            self.environment["PATH"] = f"{Path(dagster).parent}{os.pathsep}{self.environment['PATH']}"
             command = [dagster, "dev", "-m", STOCK, "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.home / "dev.log").open("ab") as log:
             self.process = subprocess.Popen(
