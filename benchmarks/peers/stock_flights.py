@@ -50,7 +50,10 @@ in_dbt = our_daily_models.keys | our_reference_models.keys
 others = [asset for asset in ours.defs.assets or [] if isinstance(asset, dg.AssetsDefinition)]
 automation = [
     dg.AutomationConditionSensorDefinition(
-        sensor.name, target=sensor.asset_selection, default_status=dg.DefaultSensorStatus.RUNNING
+        sensor.name,
+        target=sensor.asset_selection,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        use_user_code_server=True,  # the conditions have one of their own in them
     )
     for sensor in automation_sensors
 ]
