@@ -16,7 +16,7 @@ from dagster._core.definitions.declarative_automation.automation_condition_evalu
 
 from tilth.input_versions import NO_PARTITION
 from tilth.kept_connections import kept_connections
-from tilth.partition_ranges import RANGE_END, RANGE_START
+from tilth.partition_ranges import partitions_in
 
 Partitions = frozenset[str]
 
@@ -52,11 +52,8 @@ def with_followers(
 def _partitions(request: dg.RunRequest, graph: Any) -> Partitions:
     if request.partition_key is not None:
         return frozenset([request.partition_key])
-    if RANGE_START not in request.tags:
-        return frozenset([NO_PARTITION])
     definition = graph.get(next(iter(request.asset_selection or ()))).partitions_def
-    between = dg.PartitionKeyRange(request.tags[RANGE_START], request.tags[RANGE_END])
-    return frozenset(definition.get_partition_keys_in_range(between))
+    return frozenset(partitions_in(request.tags, definition) or [NO_PARTITION])
 
 
 def _asked_for(
