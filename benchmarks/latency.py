@@ -86,11 +86,11 @@ class Platform:
                 yield
         finally:
             os.killpg(self.process.pid, signal.SIGINT)
-            try:
+            # Plain `dagster dev` does not always end.
+            with suppress(subprocess.TimeoutExpired):
                 self.process.wait(60)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def _answers(self) -> bool:
         with suppress(OSError):
@@ -248,6 +248,7 @@ def main() -> None:
         with ours.running():
             our = scenarios(ours, days, last)
             seen = ours.edits_seen()
+            print(f"  {seen} edits used", flush=True)
         stock = Platform(clone, home, STOCK)
         with stock.running():
             theirs = scenarios(stock, days, last)
