@@ -1,55 +1,18 @@
-"""Frames between assets and stores: what an input or output asks for, and what each materialization says of itself."""
+"""What an input or output asks of a store, and what each materialization says of itself."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
+from resources.conversion import take, to_arrow
+from resources.preview import column_schema, preview
 from tilth.data_versions import data_version
 from tilth.partition_versions import set_data_versions
 from tilth.usage import step_usage
-
-Frame = pd.DataFrame | pa.Table | ds.Dataset
-
-PREVIEW_ROWS = 5
-
-
-def to_arrow(frame: Any) -> pa.Table:
-    """Arrow with one string type, no pandas index and no pandas metadata; pandas, polars and pyarrow frames.
-
-    Raises:
-        TypeError: something that is no frame.
-    """
-    if isinstance(frame, pd.DataFrame):
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-    elif isinstance(frame, pa.Table):
-        table = frame
-    elif isinstance(frame, ds.Dataset):
-        table = frame.to_table()
-    elif hasattr(frame, "__arrow_c_stream__"):  # polars, and every other frame that speaks Arrow
-        table = pa.table(frame)
-    else:
-        raise TypeError(
-            f"a {type(frame).__name__} is no table: return a pandas, polars or pyarrow frame, or name another "
-            "io_manager_key on the asset."
-        )
-    fields = [f.with_type(_one_string_type(f.type)) for f in table.schema.remove_metadata()]
-    return table.cast(pa.schema(fields))
-
-
-def _one_string_type(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
-
-
-def column_schema(schema: pa.Schema) -> dg.TableSchema:
-    """The Arrow schema as Dagster's UI shows it."""
-    return dg.TableSchema([dg.TableColumn(f.name, str(f.type)) for f in schema])
 
 
 def partition_keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:
@@ -101,6 +64,25 @@ def partition_column(context: dg.OutputContext | dg.InputContext) -> str:
     return columns[0]
 
 
+def arrow_of(frame: Any, context: dg.OutputContext) -> pa.Table:
+    """The frame that the asset returned, as Arrow.
+
+    Raises:
+        TypeError, ValueError: as `to_arrow`, with the asset's name.
+    """
+    try:
+        return to_arrow(frame)
+    except pa.ArrowException as error:
+        # pyarrow names the column, and the type that it took from the first values.
+        said = " ".join(str(part) for part in error.args)
+        raise ValueError(
+            f"{context.asset_key.to_user_string()}: {said}. Give the column one type in the asset, such as by "
+            'astype("string").'
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{context.asset_key.to_user_string()}: {error}") from None
+
+
 def asked(context: dg.InputContext, name: str) -> Any:
     """What the input's metadata says under this name, such as `columns`; None where it says nothing."""
     return _value((context.definition_metadata or {}).get(name))
@@ -115,51 +97,24 @@ def _value(metadata: Any) -> Any:
     return metadata.value if isinstance(metadata, dg.MetadataValue) else metadata
 
 
-def as_annotated(rows: pa.Table, context: dg.InputContext) -> Any:
-    """The rows as the input's annotation asks for: `pa.Table`, `pyarrow.dataset.Dataset`, `pl.DataFrame`, else pandas.
-
-    The rows are given up: pandas columns take their place one after another, so that not both are held at once.
-    """
-    wanted = context.dagster_type.typing_type
-    if wanted is pa.Table:
-        return rows
-    if wanted is ds.Dataset:
-        return ds.dataset(rows)
-    if getattr(wanted, "__module__", "").partition(".")[0] == "polars":
-        import polars
-
-        return polars.from_arrow(rows)
-    return to_pandas(rows)
-
-
-def to_pandas(rows: pa.Table) -> pd.DataFrame:
-    """A pandas frame in place of the rows, which must not be used afterwards."""
-    # A column in one piece would be handed over as it is, and pandas could not write to it.
-    in_pieces = all(column.num_chunks > 1 for column in rows.itercolumns())
-    return rows.to_pandas(self_destruct=True, split_blocks=in_pieces)
-
-
 def by_partition(rows: pa.Table, columns: Sequence[str], keys: Sequence[str]) -> dict[str, pa.Table]:
     """The rows of each partition key in their order; an empty table for a key without rows.
 
     A key of two dimensions is `<first>|<second>`, as Dagster writes it.
     """
     found = partition_key_of(rows, columns).dictionary_encode().combine_chunks()
-    codes = found.indices.to_numpy()
     place = {key: number for number, key in enumerate(found.dictionary.to_pylist())}
-    if not np.all(codes[:-1] <= codes[1:]):
+    parts = in_parts(rows, found.indices.to_numpy(), len(place))
+    return {key: parts[place[key]] if key in place else rows.slice(0, 0) for key in keys}
+
+
+def in_parts(rows: pa.Table, places: np.ndarray, count: int) -> list[pa.Table]:
+    """The rows of each of `count` places in their order, by the place of each row."""
+    if not np.all(places[:-1] <= places[1:]):
         # At once: taken part by part from a table of many chunks, a year of departures took four seconds.
-        rows = rows.take(pa.array(np.argsort(codes, kind="stable")))
-    ends = np.cumsum(np.bincount(codes, minlength=len(place)))
-    parts = {}
-    for key in keys:
-        if key not in place:
-            parts[key] = rows.slice(0, 0)
-            continue
-        end = int(ends[place[key]])
-        start = int(ends[place[key] - 1]) if place[key] else 0
-        parts[key] = rows.slice(start, end - start)
-    return parts
+        rows = take(rows, pa.array(np.argsort(places, kind="stable")))
+    ends = [0, *np.cumsum(np.bincount(places, minlength=count)).tolist()]
+    return [rows.slice(ends[place], ends[place + 1] - ends[place]) for place in range(count)]
 
 
 def partition_key_of(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
@@ -171,11 +126,12 @@ def partition_key_of(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
 def record(
     context: dg.OutputContext,
     rows: pa.Table,
+    parts: Mapping[str, pa.Table] | None,
     *,
     table: Mapping[str, Any],
     stored_bytes: Callable[[str | None], int | None] = lambda partition: None,  # noqa: ARG005
 ) -> None:
-    """Attach to the step's materializations what was written.
+    """Attach to the step's materializations what was written: `rows`, of which each partition has its part.
 
     On each partition: its rows, the bytes that they take in the store, a preview, and a data version of its content
     (whatever the order of rows, where the asset says `metadata={"ordered": False}`). On all: columns and types, what
@@ -183,12 +139,10 @@ def record(
     """
     step, key = context.step_context, context.asset_key
     ordered = _value((context.definition_metadata or {}).get("ordered")) is not False
-    keys = partition_keys(context)
-    if keys is None:
+    if parts is None:
         step.set_data_version(key, dg.DataVersion(data_version(rows, ordered=ordered)))
         step.add_asset_metadata(_content(rows, stored_bytes(None)), asset_key=key)
     else:
-        parts = by_partition(rows, partition_columns(context), keys)
         set_data_versions(context, key, {name: data_version(part, ordered=ordered) for name, part in parts.items()})
         for name, part in parts.items():
             content = {"dagster/partition_row_count": part.num_rows, **_content(part, stored_bytes(name))}
@@ -197,13 +151,4 @@ def record(
 
 
 def _content(rows: pa.Table, stored_bytes: int | None) -> dict[str, Any]:
-    first = rows.slice(0, PREVIEW_ROWS)
-    records = [dg.TableRecord({name: _shown(value) for name, value in row.items()}) for row in first.to_pylist()]
-    shown = {"preview": dg.MetadataValue.table(records, column_schema(rows.schema))} if records else {}
-    return {"bytes": rows.nbytes if stored_bytes is None else stored_bytes, **shown}
-
-
-def _shown(value: Any) -> str | int | float | bool | None:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # which JSON has no number for
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    return {"bytes": rows.nbytes if stored_bytes is None else stored_bytes, **preview(rows)}

@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 import pyarrow.dataset as ds
 
-from resources.frames import as_annotated, asked, partition_columns, partition_keys, record, to_arrow, wanted_columns
+from resources.conversion import as_annotated
+from resources.frames import arrow_of, asked, by_partition, partition_columns, partition_keys, record, wanted_columns
 from resources.lake import Lake
 from tilth.usage import watch
 
@@ -25,8 +26,8 @@ class LakeIOManager(dg.IOManager):
         watch()
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        rows = to_arrow(obj)
-        version = self._lake.replace(context.asset_key, rows, partition_keys(context), partition_columns(context))
+        rows, keys, columns = arrow_of(obj, context), partition_keys(context), partition_columns(context)
+        version = self._lake.replace(context.asset_key, rows, keys, columns)
         files = self._lake.files(context.asset_key)
         sizes: Counter[str | None] = Counter()
         for partition, size in zip(files["partition"].to_pylist(), files["size_bytes"].to_pylist(), strict=True):
@@ -34,6 +35,7 @@ class LakeIOManager(dg.IOManager):
         record(
             context,
             rows,
+            None if keys is None else by_partition(rows, columns, keys),
             stored_bytes=lambda partition: sizes[partition],
             table={
                 "dagster/row_count": sum(files["num_records"].to_pylist()),

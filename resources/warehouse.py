@@ -6,22 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import adbc_driver_manager
+import dagster as dg
 import pyarrow as pa
 from pydantic import SecretStr
 
 from resources.duckdb_file import WarehouseBusyError as WarehouseBusyError
 from resources.duckdb_file import duckdb_connection
-from resources.warehouse_types import ENGINES, as_read, fitted, quoted, sql_type, undeclared_numerics
+from resources.partition_windows import Window, is_of_time, positions, time_conditions
+from resources.warehouse_types import ENGINES, as_read, fitted, quoted, sql_type, type_as_read, undeclared_numerics
 
 if TYPE_CHECKING:  # a third of a second to import, with what it looks for: for the processes that connect
     from adbc_driver_manager import dbapi
-
-# A column and those of its values that are meant: the rows of some partitions.
-Window = tuple[str, Sequence[str]]
 
 
 def _literal(value: str) -> str:
@@ -34,6 +33,14 @@ def condition(column: str, values: Sequence[str]) -> str:
     if not values:
         return "1 = 0"
     return f"{quoted(column)} IN ({', '.join(_literal(v) for v in sorted(set(values)))})"
+
+
+def _condition(table: str, window: Window, kind: pa.DataType | None) -> str:
+    """As `condition`; by time for a column of type `kind` that holds times of the window's partitions."""
+    conditions = None if kind is None else time_conditions(table, quoted(window.column), kind, window)
+    if conditions is None:
+        return condition(window.column, window.keys)
+    return f"({' OR '.join(conditions)})" if conditions else "1 = 0"
 
 
 def _parts(table: str) -> tuple[str, str]:
@@ -49,26 +56,26 @@ def _quoted_table(table: str) -> str:
     return ".".join(quoted(part) for part in _parts(table))
 
 
-def _query(what: str, columns: Sequence[str] | None, window: Window | None) -> str:
+def _query(what: str, columns: Sequence[str] | None, where: str | None) -> str:
     is_query = re.match(r"\s*(select|with)\b(?!\.)", what, re.IGNORECASE)
-    if is_query and columns is None and window is None:
+    if is_query and columns is None and where is None:
         return what
     # A line of its own ends a comment at the query's end.
     source = f"({what.rstrip().rstrip(';')}\n) AS query" if is_query else _quoted_table(what)
     selected = "*" if columns is None else ", ".join(quoted(c) for c in columns)
-    return f"SELECT {selected} FROM {source}" + (f" WHERE {condition(*window)}" if window else "")
+    return f"SELECT {selected} FROM {source}" + (f" WHERE {where}" if where else "")
 
 
-def _refuse_rows_outside(table: str, rows: pa.Table, column: str, values: Sequence[str]) -> None:
+def _refuse_rows_outside(table: str, rows: pa.Table, window: Window) -> None:
+    column, values = window.column, window.keys
     if column not in rows.column_names:
-        raise ValueError(f"{table}: there is no column {column}, by which its rows are to be replaced.")
-    kind = rows[column].type
-    try:
-        wanted = set(pa.array(values, pa.string()).cast(kind).to_pylist())
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{table}, column {column}: the values to replace are no {kind} ({error}).") from error
-    outside = [value for value in rows[column].unique().to_pylist() if value not in wanted]
-    if outside:
+        raise ValueError(
+            f"{table}: there is no column {column}, by which its rows are to be replaced; the frame has "
+            f"{', '.join(rows.column_names)}."
+        )
+    outside = rows[column].filter(pa.array(positions(table, rows[column], window) < 0)).unique().cast(pa.string())
+    if len(outside):
+        outside = outside.slice(0, 3).to_pylist()
         raise ValueError(
             f"{table}: rows with {column} = {[str(value) for value in outside[:3]]} do not belong to the partitions "
             f"that are written ({min(values, default='none')} to {max(values, default='none')}). Keep them out of the "
@@ -88,15 +95,24 @@ class Transaction:
         with self._connection.cursor() as cursor:
             cursor.execute(sql)
 
-    def read(self, what: str, columns: Sequence[str] | None = None, window: Window | None = None) -> pa.Table:
+    def read(
+        self, what: str, columns: Sequence[str] | None = None, window: Window | tuple[str, Sequence[str]] | None = None
+    ) -> pa.Table:
         """All rows of a table, `schema.name`, or of a query, which starts with SELECT or WITH; in no certain order.
 
-        Only `columns` of them, and only those of `window`: a column and its values.
+        Only `columns` of them, and only those of `window`: a column and its values, or partitions' keys.
 
         Raises:
             ValueError: `what` is neither, or a numeric column holds NaN, which no decimal does.
         """
-        return as_read(self._fetch(_query(what, columns, window)))
+        where = None
+        if window:
+            window, kind = Window(*window), None
+            if is_of_time(window):
+                described = self._fetch(f"{_query(what, [window.column], '1 = 0')}").schema
+                kind = type_as_read(described.field(0))
+            where = _condition(what, window, kind)
+        return as_read(self._fetch(_query(what, columns, where)))
 
     def exists(self, table: str) -> bool:
         """Whether `schema.name` is a table or view."""
@@ -111,8 +127,17 @@ class Transaction:
         """How many rows `schema.name` has."""
         return self._fetch(f"SELECT count(*) AS rows FROM {_quoted_table(table)}")["rows"][0].as_py()
 
-    def replace(self, table: str, rows: pa.Table, column: str | None = None, values: Sequence[str] = ()) -> None:
+    def replace(
+        self,
+        table: str,
+        rows: pa.Table,
+        column: str | None = None,
+        values: Sequence[str] = (),
+        partitions: dg.PartitionsDefinition[Any] | None = None,
+    ) -> None:
         """Put `rows` in place of those whose `column` is one of `values` (of all rows when no column is given).
+
+        With `partitions`, values are their keys: a column of dates or times belongs to the key in whose time it lies.
 
         The schema and the table are made from the Arrow schema when they are missing, with the column types that
         resources/warehouse_types.py lists. A column that an existing table lacks is added to it, null in its other
@@ -129,8 +154,11 @@ class Transaction:
         (schema, name), target = _parts(table), _quoted_table(table)
         stored = self._fetch(f"SELECT * FROM {target} LIMIT 0").schema if self.exists(table) else None
         rows, added = fitted(table, rows, stored, self._engine)
+        where = "1 = 1"
         if column is not None:
-            _refuse_rows_outside(table, rows, column, values)
+            window = Window(column, values, partitions)
+            _refuse_rows_outside(table, rows, window)
+            where = _condition(table, window, rows.schema.field(column).type)
 
         definitions = [f"{quoted(field.name)} {sql_type(field.type, self._engine)}" for field in added]
         if stored is None:
@@ -142,7 +170,7 @@ class Transaction:
                 self.execute(f"LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")
             for definition in definitions:
                 self.execute(f"ALTER TABLE {target} ADD COLUMN {definition}")
-            self.execute(f"DELETE FROM {target} WHERE {'1 = 1' if column is None else condition(column, values)}")
+            self.execute(f"DELETE FROM {target} WHERE {where}")
         if rows.num_rows == 0:
             return
         if numerics := undeclared_numerics(stored) if stored else []:
@@ -226,7 +254,9 @@ class Warehouse:
                     ) from error
                 raise
 
-    def read(self, what: str, columns: Sequence[str] | None = None, window: Window | None = None) -> pa.Table:
+    def read(
+        self, what: str, columns: Sequence[str] | None = None, window: Window | tuple[str, Sequence[str]] | None = None
+    ) -> pa.Table:
         """`Transaction.read` in a transaction of its own."""
         with self.transaction() as transaction:
             return transaction.read(what, columns, window)

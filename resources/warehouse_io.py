@@ -4,8 +4,10 @@ from typing import Any
 
 import dagster as dg
 
-from resources.frames import as_annotated, partition_column, partition_keys, record, to_arrow, wanted_columns
-from resources.warehouse import Warehouse, Window
+from resources.conversion import as_annotated
+from resources.frames import arrow_of, in_parts, partition_column, partition_keys, record, wanted_columns
+from resources.partition_windows import Window, positions
+from resources.warehouse import Warehouse
 from tilth.usage import watch
 
 
@@ -20,7 +22,7 @@ def _table(key: dg.AssetKey) -> str:
 
 def _window(context: dg.InputContext | dg.OutputContext) -> Window | None:
     keys = partition_keys(context)
-    return None if keys is None else (partition_column(context), keys)
+    return None if keys is None else Window(partition_column(context), keys, context.asset_partitions_def)
 
 
 class WarehouseIOManager(dg.IOManager):
@@ -37,15 +39,15 @@ class WarehouseIOManager(dg.IOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         table = _table(context.asset_key)
-        try:
-            rows = to_arrow(obj)
-        except TypeError as error:
-            raise TypeError(f"{context.asset_key.to_user_string()}: {error}") from None
-        column, keys = _window(context) or (None, ())
+        rows, window = arrow_of(obj, context), _window(context)
+        parts = None
         with self._warehouse.transaction() as transaction:
-            transaction.replace(table, rows, column, keys)
+            transaction.replace(table, rows, *(window or ()))
             count = transaction.count(table)
-        record(context, rows, table={"dagster/row_count": count})
+        if window:
+            places = positions(table, rows[window.column], window)
+            parts = dict(zip(window.keys, in_parts(rows, places, len(window.keys)), strict=True))
+        record(context, rows, parts, table={"dagster/row_count": count})
 
     def load_input(self, context: dg.InputContext) -> Any:
         rows = self._warehouse.read(_table(context.asset_key), wanted_columns(context), _window(context))

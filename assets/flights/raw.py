@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.flights import partitions as by
-from resources.frames import by_partition, column_schema
+from resources.frames import by_partition
 from resources.landing import LandedFile, LandingZone
+from resources.preview import column_schema
 from resources.warehouse import Warehouse
 from tilth import retries
 from tilth.data_versions import data_version

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from assets.flights.features import build_features
 from assets.flights.intake import read_landed
-from resources.frames import to_arrow, to_pandas
+from resources.conversion import to_arrow, to_pandas
 from resources.landing import LandingZone
 
 

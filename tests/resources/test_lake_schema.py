@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.frames import to_arrow
+from resources.conversion import to_arrow
 from resources.lake import Lake
 from resources.lake_errors import LakeError
 from resources.lake_schema import lake_type

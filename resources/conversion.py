@@ -1,0 +1,224 @@
+"""Frames as Arrow and back, with no value changed on the way: pandas, polars, pyarrow."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+Frame = pd.DataFrame | pa.Table | ds.Dataset
+
+# What Arrow's strings hold in one piece: their offsets are 32 bits.
+_PIECE_BYTES = 2**31 - 1
+
+
+def to_arrow(frame: Any) -> pa.Table:
+    """Arrow with one string type and no pandas metadata; pandas, polars and pyarrow frames.
+
+    A named index of a pandas frame becomes columns, row numbers go. Categories are columns of their values where they
+    come from polars.
+
+    Raises:
+        TypeError: something that is no frame.
+        ValueError: a pandas frame whose index or column names would be lost or changed; pyarrow's own, a column of
+            values that have no one type.
+    """
+    if isinstance(frame, pd.DataFrame):
+        table = _from_pandas(frame)
+    elif isinstance(frame, pa.Table):
+        table = frame
+    elif isinstance(frame, ds.Dataset):
+        table = frame.to_table()
+    elif hasattr(frame, "__arrow_c_stream__"):  # polars, and every other frame that speaks Arrow
+        table = pa.table(frame)
+    else:
+        raise TypeError(
+            f"a {type(frame).__name__} is no table: return a pandas, polars or pyarrow frame, or name another "
+            "io_manager_key on the asset."
+        )
+    fields = [field.with_type(_one_string_type(field.type)) for field in table.schema.remove_metadata()]
+    columns = [_cast(column, field.type) for column, field in zip(table.itercolumns(), fields, strict=True)]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _from_pandas(frame: pd.DataFrame) -> pa.Table:
+    if strange := [name for name in frame.columns if not isinstance(name, str)]:
+        raise ValueError(
+            f"the column name {strange[0]!r} is no text, and would be another when it is read: rename the columns, "
+            "such as by frame.columns = frame.columns.map(str)."
+        )
+    names = list(frame.index.names)
+    if any(name is not None for name in names):
+        unlike = [name for name in names if name is None or not isinstance(name, str)]
+        # An index that a column repeats says nothing more.
+        repeated = [name for name in names if name in frame.columns]
+        unlike += [n for n in repeated if not frame.index.get_level_values(n).equals(pd.Index(frame[n]))]
+        if unlike:
+            raise ValueError(
+                f"the frame's index {names} cannot become columns because of {unlike[0]!r}: name its levels as no "
+                "column is named and call reset_index(), or reset_index(drop=True) where it says nothing."
+            )
+        frame = frame.reset_index(level=[name for name in names if name not in repeated])
+    elif not pd.api.types.is_integer_dtype(frame.index.dtype) and len(frame):
+        raise ValueError(
+            f"the frame's index holds {frame.index[0]!r} and has no name, and would be lost: call "
+            'reset_index(names="…") to keep it as a column, or reset_index(drop=True).'
+        )
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    # The digits of Python's decimals are those of these rows alone; the next rows may have more before the point.
+    inferred = [
+        field.with_type(pa.decimal128(38, field.type.scale))
+        if pa.types.is_decimal128(field.type) and pd.api.types.is_object_dtype(frame.dtypes.iloc[place])
+        else field
+        for place, field in enumerate(table.schema)
+    ]
+    return table.cast(pa.schema(inferred))
+
+
+def _one_string_type(kind: pa.DataType) -> pa.DataType:
+    """The type with `string` for its other encodings, nested ones too, and with values for categories of them."""
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_dictionary(kind):
+        values = _one_string_type(kind.value_type)
+        return kind if values == kind.value_type else values
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_field.with_type(_one_string_type(kind.value_type))
+        return pa.list_(inner) if pa.types.is_list(kind) else pa.large_list(inner)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_one_string_type(kind.value_type)), kind.list_size)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_one_string_type(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_one_string_type(kind.key_type), _one_string_type(kind.item_type))
+    return kind
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.type == kind:
+        return column
+    pieces = [_decoded(piece, kind) for chunk in column.chunks for piece in _pieces(chunk)]
+    return pa.chunked_array(pieces, kind)
+
+
+def _decoded(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The array as `kind`. Arrow has no kernel that takes the values of categories from views."""
+    if values.type == kind:
+        return values
+    if pa.types.is_dictionary(values.type):
+        return _decoded(values.dictionary, kind).take(values.indices)
+    if pa.types.is_struct(values.type):
+        parts = [_decoded(values.field(place), part.type) for place, part in enumerate(kind)]
+        return pa.StructArray.from_arrays(parts, fields=list(kind), mask=values.is_null())
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        whole = pa.ListArray if pa.types.is_list(values.type) else pa.LargeListArray
+        inner = _decoded(values.flatten(), kind.value_type)
+        lengths = pc.call_function("list_value_length", [values]).fill_null(0).cast(pa.int64())
+        ends = pc.call_function("cumulative_sum", [lengths])
+        offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
+        offsets = offsets.cast(pa.int32() if pa.types.is_list(values.type) else pa.int64())
+        return whole.from_arrays(offsets, inner, type=kind, mask=values.is_null())
+    return values.cast(kind)
+
+
+def _pieces(values: pa.Array) -> Iterator[pa.Array]:
+    if values.nbytes <= _PIECE_BYTES or len(values) < 2:
+        yield values
+        return
+    half = len(values) // 2
+    yield from _pieces(values.slice(0, half))
+    yield from _pieces(values.slice(half))
+
+
+def take(rows: pa.Table, order: pa.Array) -> pa.Table:
+    """The rows in this order, also where they hold more text than fits in one piece of Arrow's strings."""
+    wide = [
+        field.with_type(pa.large_string())
+        if pa.types.is_string(field.type) and column.nbytes > _PIECE_BYTES
+        else field.with_type(pa.large_binary())
+        if pa.types.is_binary(field.type) and column.nbytes > _PIECE_BYTES
+        else field
+        for field, column in zip(rows.schema, rows.itercolumns(), strict=True)
+    ]
+    taken = rows.cast(pa.schema(wide)).take(order)
+    columns = [_cast(column, field.type) for column, field in zip(taken.itercolumns(), rows.schema, strict=True)]
+    return pa.Table.from_arrays(columns, schema=rows.schema)
+
+
+def as_annotated(rows: pa.Table, context: dg.InputContext) -> Any:
+    """The rows as the input's annotation asks for: `pa.Table`, `pyarrow.dataset.Dataset`, `pl.DataFrame`, else pandas.
+
+    The rows are given up: pandas columns take their place one after another, so that not both are held at once.
+    """
+    wanted = context.dagster_type.typing_type
+    if wanted is pa.Table:
+        return rows
+    if wanted is ds.Dataset:
+        return ds.dataset(rows)
+    if getattr(wanted, "__module__", "").partition(".")[0] == "polars":
+        import polars
+
+        return polars.from_arrow(rows)
+    return to_pandas(rows)
+
+
+def to_pandas(rows: pa.Table) -> pd.DataFrame:
+    """A pandas frame in place of the rows, which must not be used afterwards.
+
+    Whole numbers with nulls are pandas' nullable integers, not floats. What pandas has no type for that keeps each
+    value is Arrow-backed: nested columns that hold whole numbers with nulls, times of day in nanoseconds.
+    """
+    # A column in one piece would be handed over as it is, and pandas could not write to it.
+    in_pieces = all(column.num_chunks > 1 for column in rows.itercolumns())
+    own = {
+        field.name: dtype
+        for field, column in zip(rows.schema, rows.itercolumns(), strict=True)
+        if (dtype := _exact_dtype(field.type, column)) is not None
+    }
+    if not own:
+        return rows.to_pandas(self_destruct=True, split_blocks=in_pieces)
+    # By name, since Arrow asks for a dtype by type and two columns of one type may differ.
+    exact = {name: _exact_series(rows[name], dtype) for name, dtype in own.items()}
+    order, rows = rows.column_names, rows.drop_columns(list(own))
+    frame = rows.to_pandas(self_destruct=True, split_blocks=in_pieces)
+    return frame.assign(**exact)[order] if len(frame.columns) else pd.DataFrame(exact)[order]
+
+
+_NULLABLE = {
+    pa.int8(): pd.Int8Dtype(),
+    pa.int16(): pd.Int16Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.uint8(): pd.UInt8Dtype(),
+    pa.uint16(): pd.UInt16Dtype(),
+    pa.uint32(): pd.UInt32Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
+}
+
+
+def _exact_dtype(kind: pa.DataType, column: pa.ChunkedArray) -> Any:
+    """The pandas dtype that keeps the column's values where Arrow's choice would not; else None."""
+    if kind in _NULLABLE:
+        return _NULLABLE[kind] if column.null_count else None
+    if kind == pa.time64("ns") or (pa.types.is_nested(kind) and any(_integers_with_nulls(c) for c in column.chunks)):
+        return pd.ArrowDtype(kind)
+    return None
+
+
+def _integers_with_nulls(values: pa.Array) -> bool:
+    kind = values.type
+    if pa.types.is_integer(kind):
+        return values.null_count > 0
+    if pa.types.is_struct(kind):
+        return any(_integers_with_nulls(values.field(place)) for place in range(kind.num_fields))
+    if pa.types.is_map(kind):
+        return _integers_with_nulls(values.items)
+    return pa.types.is_nested(kind) and _integers_with_nulls(values.flatten())
+
+
+def _exact_series(column: pa.ChunkedArray, dtype: Any) -> pd.Series:
+    array = dtype.__from_arrow__(column) if not isinstance(dtype, pd.ArrowDtype) else pd.array(column, dtype=dtype)
+    return pd.Series(array)
