@@ -12,11 +12,11 @@ import pyarrow.dataset as ds
 Frame = pd.DataFrame | pa.Table | ds.Dataset
 
 # What Arrow's strings hold in one piece: their offsets are 32 bits.
-_PIECE_BYTES = 2**31 - 1
+PIECE_BYTES = 2**31 - 1
 
 
 def to_arrow(frame: Any) -> pa.Table:
-    """Arrow with one string type and no pandas metadata; pandas, polars and pyarrow frames.
+    """Arrow with one type of text, one of bytes and no pandas metadata; pandas, polars and pyarrow frames.
 
     A named index of a pandas frame becomes columns, row numbers go. Categories are columns of their values where they
     come from polars.
@@ -39,7 +39,7 @@ def to_arrow(frame: Any) -> pa.Table:
             f"a {type(frame).__name__} is no table: return a pandas, polars or pyarrow frame, or name another "
             "io_manager_key on the asset."
         )
-    fields = [field.with_type(_one_string_type(field.type)) for field in table.schema.remove_metadata()]
+    fields = [field.with_type(_one_text_type(field.type)) for field in table.schema.remove_metadata()]
     columns = [_cast(column, field.type) for column, field in zip(table.itercolumns(), fields, strict=True)]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
@@ -78,22 +78,24 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
     return table.cast(pa.schema(inferred))
 
 
-def _one_string_type(kind: pa.DataType) -> pa.DataType:
+def _one_text_type(kind: pa.DataType) -> pa.DataType:
     """The type with `string` for its other encodings, nested ones too, and with values for categories of them."""
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
     if pa.types.is_dictionary(kind):
-        values = _one_string_type(kind.value_type)
+        values = _one_text_type(kind.value_type)
         return kind if values == kind.value_type else values
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = kind.value_field.with_type(_one_string_type(kind.value_type))
+        inner = kind.value_field.with_type(_one_text_type(kind.value_type))
         return pa.list_(inner) if pa.types.is_list(kind) else pa.large_list(inner)
     if pa.types.is_fixed_size_list(kind):
-        return pa.list_(kind.value_field.with_type(_one_string_type(kind.value_type)), kind.list_size)
+        return pa.list_(kind.value_field.with_type(_one_text_type(kind.value_type)), kind.list_size)
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_one_string_type(field.type)) for field in kind])
+        return pa.struct([field.with_type(_one_text_type(field.type)) for field in kind])
     if pa.types.is_map(kind):
-        return pa.map_(_one_string_type(kind.key_type), _one_string_type(kind.item_type))
+        return pa.map_(_one_text_type(kind.key_type), _one_text_type(kind.item_type))
     return kind
 
 
@@ -125,8 +127,11 @@ def _decoded(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _pieces(values: pa.Array) -> Iterator[pa.Array]:
-    if values.nbytes <= _PIECE_BYTES or len(values) < 2:
-        yield values
+    """The array in parts that each hold no more than Arrow's strings count; as it is where it holds no more."""
+    if values.nbytes <= PIECE_BYTES or len(values) < 2:
+        # A copy of a part: a slice still has the whole array's text beneath it.
+        whole = values.offset == 0 and values.get_total_buffer_size() <= PIECE_BYTES
+        yield values if whole else values.take(pa.array(range(len(values)), pa.int64()))
         return
     half = len(values) // 2
     yield from _pieces(values.slice(0, half))
@@ -137,9 +142,9 @@ def take(rows: pa.Table, order: pa.Array) -> pa.Table:
     """The rows in this order, also where they hold more text than fits in one piece of Arrow's strings."""
     wide = [
         field.with_type(pa.large_string())
-        if pa.types.is_string(field.type) and column.nbytes > _PIECE_BYTES
+        if pa.types.is_string(field.type) and column.nbytes > PIECE_BYTES
         else field.with_type(pa.large_binary())
-        if pa.types.is_binary(field.type) and column.nbytes > _PIECE_BYTES
+        if pa.types.is_binary(field.type) and column.nbytes > PIECE_BYTES
         else field
         for field, column in zip(rows.schema, rows.itercolumns(), strict=True)
     ]

@@ -23,17 +23,15 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Field, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from resources.conversion import PIECE_BYTES
 from resources.frames import partition_key_of
 from resources.lake_errors import LakeError, explained
 from resources.lake_partitions import boxes, guarantee, predicate, refuse_foreign
-from resources.lake_schema import fitted, storable
+from resources.lake_schema import fitted, in_one_piece, storable
 from tilth.deployment import Deployment
 
-# Row groups an eighth of the default's size, so that the writer holds less of a large table. Small dictionaries are
-# given up soon where hardly a value occurs twice: a quarter less CPU on 5 million rows, and no larger files.
-_FORMAT = WriterProperties(
-    compression="ZSTD", compression_level=1, max_row_group_size=2**17, dictionary_page_size_limit=2**16
-)
+# Row groups an eighth of the default's size, so that the writer holds less of a large table.
+_GROUP_ROWS = 2**17
 
 # The log is what makes an old version readable; only `lake_maintenance` may take anything away. What came since the
 # last checkpoint is read one commit at a time: with a checkpoint every 20, a commit takes half as long as with 100.
@@ -73,6 +71,8 @@ class Lake:
         Raises:
             LakeError: the address holds a character that delta-rs loses.
         """
+        if odd := [part for part in _key(asset).path if part in ("", ".", "..", "_delta_log") or "/" in part]:
+            raise LakeError(f"{_name(asset)}: {odd[0]!r} in an asset key names no folder of its own; choose another.")
         path = "/".join([self.uri.rstrip("/"), self.branch, *_key(asset).path])
         # It decodes a percent sign once too often, and in an address takes what follows the others for no part of it.
         if lost := [character for character in ("%#?" if "://" in path else "%") if character in path]:
@@ -163,7 +163,7 @@ class Lake:
                 needed = [*columns, *(name for name in _filtered(filters) if name not in columns)]
                 schema = pa.schema([schema.field(name) for name in needed])
             found = ds.FileSystemDataset(fragments, schema, reader, whole.filesystem)
-            return found if filters is None else found.filter(_expression(filters))
+            return found if not filters else found.filter(_expression(filters))
 
     def replace(
         self,
@@ -191,7 +191,15 @@ class Lake:
             for attempt in range(_ATTEMPTS):
                 table = self._table_for(asset, columns)
                 stored = pa.schema(table.schema().to_arrow()) if table else None
-                data, added = fitted(name, rows, stored)
+                anew = False
+                try:
+                    data, added = fitted(name, rows, stored)
+                except ValueError:
+                    # The columns of a table without any row, such as an empty first partition's, say nothing of others.
+                    anew = table is not None and table.count() == 0
+                    if not anew:
+                        raise
+                    data, added = fitted(name, rows, None)
                 where = None if partitions is None else predicate(name, data.schema, columns, partitions)
                 try:
                     if table is None:
@@ -201,13 +209,15 @@ class Lake:
                         table.alter.add_columns([Field.from_arrow(field) for field in added])
                     write_deltalake(
                         table,
-                        # delta-rs' threads share out batches and would mix up the order of the rows of several.
-                        data.combine_chunks(),
+                        in_one_piece(data),
                         mode="overwrite",
-                        predicate=where,
+                        predicate=None if anew else where,
+                        schema_mode="overwrite" if anew else None,
+                        partition_by=(columns or None) if anew else None,
                         target_file_size=FILE_BYTES,
-                        writer_properties=_FORMAT,
-                        commit_properties=_COMMIT,
+                        writer_properties=_written(data),
+                        # Another's first rows, written meanwhile, have the old types.
+                        commit_properties=CommitProperties(max_commit_retries=0) if anew else _COMMIT,
                     )
                 except CommitFailedError:
                     if attempt == _ATTEMPTS - 1:
@@ -237,14 +247,15 @@ class Lake:
                 f.name: (ds.field(f.name) if f.name in whole.schema.names else pc.scalar(None)).cast(f.type)
                 for f in schema
             }
+            data = whole.to_table(columns=projection)
             write_deltalake(
                 table,
-                whole.to_table(columns=projection).combine_chunks(),
+                in_one_piece(data),
                 mode="overwrite",
                 schema_mode="overwrite",
                 partition_by=kept or None,
                 target_file_size=FILE_BYTES,
-                writer_properties=_FORMAT,
+                writer_properties=_written(data),
                 commit_properties=_COMMIT,
             )
             return table.version()
@@ -347,6 +358,19 @@ def _key(asset: dg.AssetKey | str) -> dg.AssetKey:
 
 def _name(asset: dg.AssetKey | str) -> str:
     return _key(asset).to_user_string()
+
+
+def _written(rows: pa.Table) -> WriterProperties:
+    """How the rows' Parquet files are written. Small dictionaries are given up soon where hardly a value occurs twice:
+    a quarter less CPU on 5 million rows, and no larger files. A row group's text is read in one piece.
+    """
+    in_a_piece = PIECE_BYTES // 4 * rows.num_rows // max(rows.nbytes, 1)
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=1,
+        max_row_group_size=max(1, min(_GROUP_ROWS, in_a_piece)) if rows.num_rows else _GROUP_ROWS,
+        dictionary_page_size_limit=2**16,
+    )
 
 
 def _place(names: Sequence[str], file: ds.ParquetFileFragment) -> tuple[list[object], str]:

@@ -81,11 +81,10 @@ def vacuum(lake: Lake, asset: dg.AssetKey, retention_days: float, kept: Collecti
         table = lake.table(asset)
         if wrong := [version for version in kept if not 0 <= version <= table.version()]:
             raise LakeError(f"{asset.to_user_string()} has no version {wrong} to keep: it has 0 to {table.version()}.")
-        removed = table.vacuum(
-            round(24 * retention_days),
-            dry_run=False,
-            enforce_retention_duration=False,
-            full=True,
-            keep_versions=sorted(kept) or None,
-        )
+        hours, keep = round(24 * retention_days), sorted(kept) or None
+        # All that the folder holds and this table does not know. Another table in it, whose key begins with this one's,
+        # would be taken for what killed writers left: then only what the log calls replaced may go.
+        strays = table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=True)
+        alone = not any("/_delta_log/" in path for path in strays)
+        removed = table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=alone, keep_versions=keep)
         return len(removed)

@@ -56,11 +56,13 @@ def predicate(name: str, schema: pa.Schema, columns: Sequence[str], partitions: 
         kind = schema.field(column).type
         if not _is_key(kind):
             raise ValueError(f"{name}: {column} holds the partition key as {kind}; make it text, a date or an integer.")
+    quoted = ['"' + column.replace('"', '""') + '"' for column in columns]
+    kinds = [schema.field(column).type for column in columns]
     return " OR ".join(
         "("
         + " AND ".join(
-            f'"{column}" IN ({", ".join(_literal(schema.field(column).type, value) for value in values)})'
-            for column, values in zip(columns, box, strict=True)
+            f"{column} IN ({', '.join(_literal(kind, value) for value in values)})"
+            for column, kind, values in zip(quoted, kinds, box, strict=True)
         )
         + ")"
         for box in boxes(partitions, len(columns))

@@ -1,8 +1,9 @@
 """What the lake's tables can hold, and how a table's columns may change from one write to the next."""
 
-from collections import Counter
-
 import pyarrow as pa
+
+from resources.conversion import PIECE_BYTES
+from resources.lossless import cast, may_be_cast, refuse_names
 
 # Delta's types are fewer than Arrow's. These hold every value of the others.
 _WIDER = {
@@ -72,10 +73,7 @@ def fitted(asset: str, rows: pa.Table, stored: pa.Schema | None) -> tuple[pa.Tab
     Raises:
         ValueError: a column that cannot be stored, changed its type or is missing, two of one name; with what to do.
     """
-    unseen = [name for name in (stored.names if stored is not None else []) if name not in rows.column_names]
-    named = Counter(name.lower() for name in [*rows.column_names, *unseen])
-    if twice := [name for name in [*unseen, *rows.column_names] if named[name.lower()] > 1]:
-        raise ValueError(f"{asset}: columns {', '.join(twice)} have one name, upper or lower case; rename one of them.")
+    refuse_names(asset, rows.column_names, stored.names if stored is not None else (), cases=False)
     if stored is not None and rows.num_rows == 0:
         known = [field for field in rows.schema if field.name in stored.names or not pa.types.is_null(field.type)]
         new = [field.with_type(lake_type(field.type)) for field in known if field.name not in stored.names]
@@ -85,12 +83,13 @@ def fitted(asset: str, rows: pa.Table, stored: pa.Schema | None) -> tuple[pa.Tab
         before = stored.field(field.name).type if stored is not None and field.name in stored.names else None
         try:
             kind = before if before is not None and pa.types.is_null(field.type) else lake_type(field.type)
-            columns[field.name] = column if column.type == kind else column.cast(kind)
+            kind = before if before is not None and may_be_cast(kind, before) else kind
+            columns[field.name] = cast(column, kind)
         except TypeError:
             problems.append(f"{field.name}: the lake has no type for {field.type}; turn it into text or numbers")
             continue
         except pa.ArrowInvalid as error:
-            problems.append(f"{field.name}: {field.type} does not fit into {lake_type(field.type)} ({error})")
+            problems.append(f"{field.name}: {field.type} does not fit into {before or lake_type(field.type)} ({error})")
             continue
         if pa.types.is_null(kind):
             problems.append(f'{field.name}: no value says its type; give it one, such as astype("float64")')
@@ -107,3 +106,14 @@ def fitted(asset: str, rows: pa.Table, stored: pa.Schema | None) -> tuple[pa.Tab
     ordered = {name: columns[name] for name in dict.fromkeys(names)}
     fitting = pa.table(ordered)
     return fitting, [field for field in fitting.schema if stored is not None and field.name not in stored.names]
+
+
+def in_one_piece(rows: pa.Table) -> pa.Table:
+    """The rows in one batch: delta-rs' threads share out batches and would mix up the order of the rows of several."""
+    # More text than 32 bits count would stay in several pieces.
+    wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
+    fields = [
+        field.with_type(wide[field.type]) if field.type in wide and column.nbytes > PIECE_BYTES else field
+        for field, column in zip(rows.schema, rows.itercolumns(), strict=True)
+    ]
+    return rows.cast(pa.schema(fields)).combine_chunks()

@@ -1,4 +1,4 @@
-"""What a materialization shows of its rows: bounded, whatever they hold, so that no metadata fails a step that stored."""
+"""What a materialization shows of its rows: bounded, and whatever they hold, so that it fails no step that stored."""
 
 import math
 from typing import Any

@@ -14,10 +14,21 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import SecretStr
 
+from resources.conversion import to_arrow
 from resources.duckdb_file import WarehouseBusyError as WarehouseBusyError
 from resources.duckdb_file import duckdb_connection
 from resources.partition_windows import Window, is_of_time, positions, time_conditions
-from resources.warehouse_types import ENGINES, as_read, fitted, quoted, sql_type, type_as_read, undeclared_numerics
+from resources.warehouse_types import (
+    ENGINES,
+    as_read,
+    fitted,
+    holding_nul,
+    quoted,
+    refuse_long_names,
+    sql_type,
+    type_as_read,
+    undeclared_numerics,
+)
 
 if TYPE_CHECKING:  # a third of a second to import, with what it looks for: for the processes that connect
     from adbc_driver_manager import dbapi
@@ -152,8 +163,17 @@ class Transaction:
                 f"{table}: {self._engine} is only read from here; tables are written to {', '.join(ENGINES)}."
             )
         (schema, name), target = _parts(table), _quoted_table(table)
+        refuse_long_names(table, self._engine)
         stored = self._fetch(f"SELECT * FROM {target} LIMIT 0").schema if self.exists(table) else None
-        rows, added = fitted(table, rows, stored, self._engine)
+        try:
+            rows, added = fitted(table, rows, stored, self._engine)
+        except ValueError:
+            # The columns of a table without any row, such as an empty first partition's, say nothing of the next.
+            if stored is None or self._fetch(f"SELECT 1 AS found FROM {target} LIMIT 1").num_rows:
+                raise
+            rows, added = fitted(table, rows, None, self._engine)
+            self.execute(f"DROP TABLE {target}")
+            stored = None
         where = "1 = 1"
         if column is not None:
             window = Window(column, values, partitions)
@@ -190,10 +210,18 @@ class Transaction:
     def _append(self, rows: pa.Table, name: str, schema: str | None) -> None:
         # A cursor of its own: DuckDB's driver keeps the ingest's binding on the cursor that made it.
         with self._connection.cursor() as cursor:
-            if schema is None:
-                cursor.adbc_ingest(name, rows, mode="create", temporary=True)
-            else:
-                cursor.adbc_ingest(name, rows, mode="append", db_schema_name=schema)
+            try:
+                if schema is None:
+                    cursor.adbc_ingest(name, rows, mode="create", temporary=True)
+                else:
+                    cursor.adbc_ingest(name, rows, mode="append", db_schema_name=schema)
+            except adbc_driver_manager.Error as error:
+                if self._engine == "postgresql" and (column := holding_nul(rows)):
+                    raise ValueError(
+                        f"{schema or 'pg_temp'}.{name}, column {column}: a text holds the character NUL, for which "
+                        f"PostgreSQL has none. Replace it in the asset, such as by .str.replace(chr(0), '')."
+                    ) from error
+                raise
 
     def _fetch(self, sql: str) -> pa.Table:
         with self._connection.cursor() as cursor:
@@ -258,13 +286,28 @@ class Warehouse:
         self, what: str, columns: Sequence[str] | None = None, window: Window | tuple[str, Sequence[str]] | None = None
     ) -> pa.Table:
         """`Transaction.read` in a transaction of its own."""
+        try:
+            with self.transaction() as transaction:
+                return transaction.read(what, columns, window)
+        except adbc_driver_manager.Error as error:
+            if "arrow_large_buffer_size" not in str(error):
+                raise
+        # DuckDB counts the bytes of a batch of rows in 32 bits, unless told. That aborts the transaction.
         with self.transaction() as transaction:
-            return transaction.read(what, columns, window)
+            transaction.execute("SET arrow_large_buffer_size = true")
+            return to_arrow(transaction.read(what, columns, window))
 
-    def replace(self, table: str, rows: pa.Table, column: str | None = None, values: Sequence[str] = ()) -> None:
+    def replace(
+        self,
+        table: str,
+        rows: pa.Table,
+        column: str | None = None,
+        values: Sequence[str] = (),
+        partitions: dg.PartitionsDefinition[Any] | None = None,
+    ) -> None:
         """`Transaction.replace` in a transaction of its own."""
         with self.transaction() as transaction:
-            transaction.replace(table, rows, column, values)
+            transaction.replace(table, rows, column, values, partitions)
 
     def exists(self, table: str) -> bool:
         """Whether `schema.name` is a table or view."""

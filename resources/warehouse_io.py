@@ -1,5 +1,6 @@
 """Warehouse tables as inputs and outputs of assets: the table `<schema>.<name>` of the asset key `[schema, name]`."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ from resources.conversion import as_annotated
 from resources.frames import arrow_of, in_parts, partition_column, partition_keys, record, wanted_columns
 from resources.partition_windows import Window, positions
 from resources.warehouse import Warehouse
+from resources.warehouse_types import refuse_long_names
 from tilth.usage import watch
 
 
@@ -18,6 +20,25 @@ def _table(key: dg.AssetKey) -> str:
             "leave out io_manager_key to store it in the lake."
         )
     return ".".join(key.path)
+
+
+def refuse_shared_tables(assets: Iterable[dg.AssetsDefinition], warehouse: Warehouse, io_manager_key: str) -> None:
+    """To be called when definitions load: no two assets may have one table.
+
+    Raises:
+        ValueError: two keys that the engine takes for one name, or one that is longer than its names.
+    """
+    engine, taken = warehouse.engine, {}
+    for key in (key for of in assets for key in of.keys if of.get_io_manager_key_for_asset_key(key) == io_manager_key):
+        table = _table(key)
+        refuse_long_names(table, engine)
+        # DuckDB does not tell upper from lower case.
+        other = taken.setdefault(table.lower() if engine == "duckdb" else table, key)
+        if other != key:
+            raise ValueError(
+                f"{key.to_user_string()} and {other.to_user_string()} are one table in {engine}, which does not tell "
+                "upper from lower case. Give one of them another key."
+            )
 
 
 def _window(context: dg.InputContext | dg.OutputContext) -> Window | None:

@@ -21,8 +21,11 @@ PostgreSQL's numeric of no declared precision, such as a sum's, is text here: no
 """
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-# What PostgreSQL truncates a name to, without an error.
+from resources.lossless import cast, holding_both, may_be_cast, refuse_names
+
+# What PostgreSQL truncates a name to, in bytes, without an error.
 _LONGEST_NAME = {"postgresql": 63}
 
 _NAMES = {
@@ -90,6 +93,26 @@ _WIDER = {
 def quoted(name: str) -> str:
     """The name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def refuse_long_names(table: str, engine: str) -> None:
+    """Refuse a table, `schema.name`, of whose names the engine would take only the beginning.
+
+    Raises:
+        ValueError: one is longer than the engine's names.
+    """
+    for part in table.split("."):
+        if len(part.encode()) > _LONGEST_NAME.get(engine, len(part.encode())):
+            raise ValueError(
+                f"{table}: {engine} keeps {_LONGEST_NAME[engine]} bytes of a name and {part} is longer, so that two "
+                "such tables may be one. Give the asset a shorter key."
+            )
+
+
+def holding_nul(rows: pa.Table) -> str | None:
+    """The first column with a text that holds the character NUL."""
+    texts = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+    return next((name for name in texts if pc.any(pc.match_substring(rows[name], "\0")).as_py()), None)
 
 
 def stored_as(kind: pa.DataType, engine: str) -> pa.DataType:
@@ -189,6 +212,7 @@ def fitted(table: str, rows: pa.Table, stored: pa.Schema | None, engine: str) ->
         ValueError: columns are missing, of another type than the stored one, or of none that gives their values back.
     """
     here = {field.name: field for field in stored or []}
+    refuse_names(table, rows.column_names, list(here), cases=engine != "duckdb")
     named = ".".join(quoted(part) for part in table.split("."))
     problems: list[str] = []
     columns: dict[str, pa.ChunkedArray] = {}
@@ -200,7 +224,15 @@ def fitted(table: str, rows: pa.Table, stored: pa.Schema | None, engine: str) ->
             else:
                 kind = _type_of_new(field, stored is not None, engine)
                 added.append(pa.field(field.name, kind))
-            columns[field.name] = _cast(column, kind, engine)
+            columns[field.name] = _cast(column, kind)
+        except pa.ArrowInvalid as error:
+            advice = "Round it or cast it in the asset"
+            if field.name in here:
+                advice += _widening(named, field.name, kind, stored_as(field.type, engine), engine)
+            problems.append(
+                f"{table}, column {field.name}: {field.type} does not fit {kind}, which {engine} stores, without loss "
+                f"({error}). {advice}."
+            )
         except ValueError as error:
             problems.append(f"{table}, column {field.name}: {error}.")
     problems += [
@@ -224,13 +256,24 @@ def _type_of_stored(named: str, field: pa.Field, stored: pa.Field, engine: str) 
     if _is_numeric(stored) and kind == pa.string() and pa.types.is_decimal(field.type):
         return kind
     came = stored_as(field.type, engine)
+    if may_be_cast(came, kind):
+        return kind
     if came != kind:
-        name, new = quoted(field.name), sql_type(came, engine)
         raise ValueError(
-            f"{kind} is stored, {field.type} came. Give it the stored type in the asset, or first run ALTER TABLE "
-            f"{named} ALTER COLUMN {name} TYPE {new} USING {name}::{new}"
+            f"{kind} is stored, {field.type} came. Give it the stored type in the asset"
+            f"{_widening(named, field.name, kind, came, engine)}"
         )
     return kind
+
+
+def _widening(named: str, column: str, stored: pa.DataType, came: pa.DataType, engine: str) -> str:
+    """How to store both, in SQL, where a type of the engine loses nothing of either."""
+    both, name = holding_both(stored, came), quoted(column)
+    if both is None or both == stored:
+        before = quoted(named.rpartition(".")[2].strip('"') + "_before")
+        return f", or first run ALTER TABLE {named} RENAME TO {before} and materialize all of its partitions"
+    new = sql_type(both, engine)
+    return f", or first run ALTER TABLE {named} ALTER COLUMN {name} TYPE {new} USING {name}::{new}"
 
 
 def _type_of_new(field: pa.Field, joins_others: bool, engine: str) -> pa.DataType:
@@ -241,13 +284,7 @@ def _type_of_new(field: pa.Field, joins_others: bool, engine: str) -> pa.DataTyp
     return stored_as(field.type, engine)
 
 
-def _cast(column: pa.ChunkedArray, kind: pa.DataType, engine: str) -> pa.ChunkedArray:
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_null(column.type):
         return pa.chunked_array([pa.nulls(len(column), kind)])
-    try:
-        return column if column.type == kind else column.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{column.type} does not fit {kind}, which {engine} stores, without loss ({error}). Round it or cast it in "
-            "the asset"
-        ) from error
+    return cast(column, kind)

@@ -45,7 +45,7 @@ from resources.lake_maintenance import lake_maintenance
 from resources.landing import LandingZone
 from resources.registry import ModelIOManager, ModelRegistry
 from resources.warehouse import Warehouse
-from resources.warehouse_io import WarehouseIOManager
+from resources.warehouse_io import WarehouseIOManager, refuse_shared_tables
 from tilth.alerts import alert_sensor
 from tilth.code_versions import with_code_versions
 from tilth.pools import pool_limits
@@ -57,23 +57,23 @@ def definitions(deployment: Deployment) -> dg.Definitions:
     landing = LandingZone.of(deployment)
     lag_checks, lag_sensor = partition_lag(landing)
     alert_log = AlertLog(lake, "flights")
+    assets = [
+        *raw_tables,
+        reference_models,
+        daily_models,
+        departure_features,
+        training_set,
+        delay_logistic,
+        delay_boosted,
+        delay_neural,
+        delay_champion,
+        in_service,
+        delays,
+        prediction_quality,
+    ]
+    refuse_shared_tables(assets, warehouse, "warehouse_io")
     return dg.Definitions(
-        assets=with_code_versions(
-            [
-                *raw_tables,
-                reference_models,
-                daily_models,
-                departure_features,
-                training_set,
-                delay_logistic,
-                delay_boosted,
-                delay_neural,
-                delay_champion,
-                in_service,
-                delays,
-                prediction_quality,
-            ]
-        ),
+        assets=with_code_versions(assets),
         asset_checks=lag_checks,
         # Models do not name the versions that they were trained on yet; the retention of more than a year holds them.
         jobs=[reference_tables, lake_maintenance(lake, kept=lambda _: {}, also=[alert_log.table])],

@@ -93,3 +93,14 @@ class TestOnPostgreSQL(WarehouseContract):
             transaction.execute(f"CREATE VIEW {things}_seen AS SELECT n FROM {things}")
         warehouse.replace(things, pa.table({"n": [2], "at": [datetime(2013, 1, 1)]}))
         assert warehouse.read(f"{things}_seen").to_pylist() == [{"n": 2}]
+
+
+def test_a_text_with_nul_is_refused_by_its_columns_name(warehouse: Warehouse) -> None:
+    with pytest.raises(ValueError, match=r"raw\.with_nul, column note: a text holds the character NUL"):
+        warehouse.replace("raw.with_nul", pa.table({"n": [1], "note": ["a\0b"]}))
+    assert not warehouse.exists("raw.with_nul")
+
+
+def test_a_table_of_a_longer_name_than_postgresql_keeps_is_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(ValueError, match=r"postgresql keeps 63 bytes of a name .* Give the asset a shorter key"):
+        warehouse.replace("raw." + "x" * 64, pa.table({"n": [1]}))

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -524,3 +525,30 @@ def test_a_path_that_delta_rs_would_take_for_another_is_refused_before_anything_
         LakeError, match=re.escape(f"{name}/main/things: delta-rs cannot store tables under a path with")
     ):
         Lake(name).replace("things", rows(["a"], 1))
+
+
+@pytest.mark.parametrize("part", ["", "..", "_delta_log", "a/b"])
+def test_a_key_that_names_no_folder_of_its_own_is_refused(tmp_path: Path, part: str) -> None:
+    with pytest.raises(LakeError, match=r"in an asset key names no folder of its own; choose another"):
+        Lake(str(tmp_path)).path(dg.AssetKey(["things", part]))
+
+
+@pytest.mark.parametrize("column", ['a"b', "a'b", "a b"])
+@pytest.mark.parametrize("key", ['x"y', "x\ty", "x'y", "x%y/z=", "é"])
+def test_partition_columns_and_keys_may_hold_any_characters_that_can_be_seen(
+    tmp_path: Path, column: str, key: str
+) -> None:
+    lake = Lake(str(tmp_path))
+    for value in (1, 2):
+        lake.replace("things", pa.table({column: [key], "value": [value]}), [key], [column])
+    assert lake.read("things", [key]).to_pylist() == [{column: key, "value": 2}]
+
+
+def test_a_partition_column_with_a_name_that_cannot_be_seen_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"things: a column has the name 'a\\tb'; give it one of letters"):
+        Lake(str(tmp_path)).replace("things", pa.table({"a\tb": ["x"], "value": [1]}), ["x"], ["a\tb"])
+
+
+def test_no_filter_keeps_every_row(disk: Lake) -> None:
+    disk.replace("things", rows(["a", "b"], 1), ["a", "b"], ONE)
+    assert disk.read("things", filters=[]).equals(disk.read("things"))

@@ -65,6 +65,23 @@ def value_of(lake: Lake, version: int) -> list[int] | None:
 # Vacuum
 
 
+@pytest.mark.parametrize("deeper", [["things", "daily"], ["things", "of", "a", "day"]])
+def test_a_table_whose_key_begins_with_anothers_loses_nothing(disk: Lake, deeper: list[str]) -> None:
+    inner = dg.AssetKey(deeper)
+    overwritten(disk, KEY, times=1)
+    overwritten(disk, inner, times=2)
+    for file in Path(disk.path(KEY)).rglob("*"):
+        os.utime(file, (0, 0))
+    assert vacuum(disk, KEY, 1) == 0
+    assert disk.read(inner).equals(rows(2))
+    assert disk.read(inner, version=1).equals(rows(1))
+    overwritten(disk, KEY, times=2)
+    for file in Path(disk.path(KEY)).rglob("*.parquet"):
+        os.utime(file, (0, 0))
+    vacuum(disk, inner, 1)
+    assert disk.read(KEY).equals(rows(2))
+
+
 def test_a_vacuum_leaves_the_latest_and_the_kept_versions_and_takes_the_others(lake: Lake) -> None:
     overwritten(lake)
     assert vacuum(lake, KEY, 0, [1, 3]) == 2

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from resources.warehouse import Warehouse
-from resources.warehouse_io import WarehouseIOManager
+from resources.warehouse_io import WarehouseIOManager, refuse_shared_tables
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-05")
 FIRST, SECOND, THIRD = "2013-01-01", "2013-01-02", "2013-01-03"
@@ -137,3 +137,94 @@ def test_what_is_no_frame_is_refused_with_the_assets_name(warehouse: Warehouse, 
 
     with pytest.raises(TypeError, match=r"^marts/text: a str is no table"):
         run(warehouse, instance, text)
+
+
+class Price(dg.Config):
+    value: float = 3.0
+
+
+@dg.asset(
+    key=["marts", "readings"],
+    partitions_def=DAYS,
+    metadata={"partition_expr": "at"},
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    io_manager_key="warehouse_io",
+)
+def readings(context: dg.AssetExecutionContext, config: Price) -> pd.DataFrame:
+    hours = [pd.Timestamp(key) + pd.Timedelta(hours=hour) for key in context.partition_keys for hour in range(24)]
+    return pd.DataFrame({"at": hours, "value": config.value})
+
+
+@dg.asset(
+    key=["marts", "counts"],
+    ins={"readings": dg.AssetIn(["marts", "readings"])},
+    partitions_def=DAYS,
+    metadata={"partition_expr": "day"},
+    io_manager_key="warehouse_io",
+)
+def counts(context: dg.AssetExecutionContext, readings: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"day": [context.partition_key], "rows": [len(readings)]})
+
+
+def test_a_days_times_are_stored_recorded_and_read_as_the_days(
+    warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    made = run(warehouse, instance, readings, start=FIRST, end=SECOND).asset_materializations_for_node(
+        "marts__readings"
+    )
+    assert [event.metadata["dagster/partition_row_count"].value for event in made] == [24, 24]
+    run(warehouse, instance, readings, counts, start=SECOND, end=SECOND)
+    assert warehouse.read("marts.counts")["rows"].to_pylist() == [24]
+
+
+def test_a_correction_of_a_days_times_has_another_data_version(
+    warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    versions = []
+    for value in (3.0, 102.0, 102.0):
+        config = {"ops": {"marts__readings": {"config": {"value": value}}}}
+        made = dg.materialize(
+            [readings],
+            instance=instance,
+            resources={"warehouse_io": WarehouseIOManager(warehouse)},
+            partition_key=FIRST,
+            run_config=config,
+        ).asset_materializations_for_node("marts__readings")
+        versions.append(made[0].tags["dagster/data_version"])
+    assert versions[0] != versions[1] == versions[2]
+
+
+def test_whole_numbers_with_nulls_reach_the_asset_downstream_unchanged(
+    warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(key=["raw", "customers"], io_manager_key="warehouse_io")
+    def customers() -> pa.Table:
+        return pa.table({"id": [9007199254740992, 9007199254740993, None]})
+
+    @dg.asset(ins={"customers": dg.AssetIn(["raw", "customers"])}, key=["marts", "ids"], io_manager_key="warehouse_io")
+    def ids(customers: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"different": [customers["id"].nunique()]})
+
+    run(warehouse, instance, customers, ids)
+    assert warehouse.read("marts.ids")["different"].to_pylist() == [2]
+
+
+def _named(*key: str) -> dg.AssetsDefinition:
+    @dg.asset(key=list(key), io_manager_key="warehouse_io")
+    def named() -> None: ...
+
+    return named
+
+
+def test_two_assets_that_would_share_a_table_are_refused_when_definitions_load(warehouse: Warehouse) -> None:
+    postgres = Warehouse(SecretStr("postgresql://localhost/nowhere"))
+    long = "of_a_table_whose_name_is_longer_than_what_postgresql_keeps_of_it_"
+    pair = [_named("marts", f"{long}gross"), _named("marts", f"{long}net")]
+    refuse_shared_tables(pair, warehouse, "warehouse_io")
+    refuse_shared_tables(pair, postgres, "another_io")
+    with pytest.raises(ValueError, match=rf"^marts\.{long}gross: postgresql keeps 63 bytes of a name .* shorter key"):
+        refuse_shared_tables(pair, postgres, "warehouse_io")
+    pair = [_named("marts", "net"), _named("Marts", "Net")]
+    refuse_shared_tables(pair, postgres, "warehouse_io")
+    with pytest.raises(ValueError, match=r"^Marts/Net and marts/net are one table in duckdb"):
+        refuse_shared_tables(pair, warehouse, "warehouse_io")

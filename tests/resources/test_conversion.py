@@ -1,0 +1,140 @@
+"""Frames on their way to a store and back: no value changes, or the frame is refused with what to do."""
+
+import datetime as dt
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resources.conversion import to_arrow, to_pandas
+from resources.preview import CHARACTERS, COLUMNS, SCHEMA_COLUMNS, column_schema, preview
+
+BEYOND_FLOATS = 9_007_199_254_740_993
+
+INTEGERS = {
+    pa.int8(): (-(2**7), 2**7 - 1),
+    pa.int32(): (-(2**31), 2**31 - 1),
+    pa.int64(): (-(2**63), 2**63 - 1),
+    pa.uint64(): (0, 2**64 - 1),
+}
+
+
+@given(st.data())
+def test_whole_numbers_reach_pandas_unchanged_with_nulls_or_without(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from([*INTEGERS]))
+    values = data.draw(st.lists(st.none() | st.integers(*INTEGERS[kind]), max_size=5))
+    frame = to_pandas(
+        pa.table({"n": pa.array(values, kind), "again": pa.array(values, kind), "x": ["a"] * len(values)})
+    )
+    assert list(frame.columns) == ["n", "again", "x"]
+    for name in ("n", "again"):
+        assert [None if pd.isna(value) else int(value) for value in frame[name].astype(object)] == values
+    assert to_arrow(frame)["n"].to_pylist() == values
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[BEYOND_FLOATS, None], None]),
+        pa.array([{"a": BEYOND_FLOATS, "b": [None, 1]}, {"a": None, "b": None}]),
+        pa.array([[("k", BEYOND_FLOATS), ("l", None)]], pa.map_(pa.string(), pa.int64())),
+        pa.array([[[BEYOND_FLOATS], [None]]]),
+        pa.array([1], pa.time64("ns")),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_what_is_nested_keeps_every_digit_in_pandas(values: pa.Array) -> None:
+    frame = to_pandas(pa.table({"nested": values}))
+    assert to_arrow(frame)["nested"].combine_chunks().equals(values)
+
+
+def test_a_named_index_becomes_columns() -> None:
+    frame = pd.DataFrame({"carrier": ["UA", "UA", "AA"], "origin": ["EWR", "EWR", "JFK"], "late": [1, 2, 3]})
+    assert to_arrow(frame.groupby("carrier")[["late"]].sum()).to_pylist() == [
+        {"carrier": "AA", "late": 3},
+        {"carrier": "UA", "late": 3},
+    ]
+    assert to_arrow(frame.groupby(["carrier", "origin"])[["late"]].sum()).column_names == ["carrier", "origin", "late"]
+    # One that a column repeats says nothing more, nor do row numbers.
+    assert to_arrow(frame.set_index("carrier", drop=False)).column_names == ["carrier", "origin", "late"]
+    assert to_arrow(frame[frame["late"] > 1]).column_names == ["carrier", "origin", "late"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (pd.DataFrame({"a": [1]}, index=["UA"]), "index holds 'UA' and has no name"),
+        (pd.DataFrame({"a": [1]}, index=[pd.Timestamp("2013-01-01")]), "has no name"),
+        (pd.DataFrame({"a": [1]}, index=pd.Index([2], name="a")), r"cannot become columns because of 'a'"),
+        (pd.DataFrame({"a": [1]}, index=pd.MultiIndex.from_tuples([(1, 2)], names=["b", None])), "because of None"),
+        (pd.DataFrame({0: [1]}), "the column name 0 is no text"),
+        (pd.DataFrame([[1]], columns=pd.MultiIndex.from_tuples([("a", "sum")])), r"name \('a', 'sum'\) is no text"),
+    ],
+)
+def test_an_index_or_a_name_that_would_be_lost_is_refused(frame: pd.DataFrame, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        to_arrow(frame)
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pl.Series("c", ["a", None, "b"], pl.Categorical),
+        pl.Series("c", ["a", None, "b"], pl.Enum(["a", "b"])),
+        pl.Series("c", [["a", None], None, ["b"]], pl.List(pl.Categorical)),
+        pl.Series("c", [{"x": "a"}, None, {"x": None}], pl.Struct({"x": pl.Categorical})),
+        pl.Series("c", [["a", "b"], None], pl.Array(pl.String, 2)),
+    ],
+    ids=lambda series: str(series.dtype),
+)
+def test_categories_of_polars_are_their_values_wherever_they_are_nested(series: pl.Series) -> None:
+    values = series.to_list()
+    nested = isinstance(series.dtype, pl.Struct)
+    found = to_arrow(pl.DataFrame({"c": series}))["c"].to_pylist()
+    assert found == [{"x": None} if nested and value is None and found[1] else value for value in values]
+
+
+def test_decimals_of_python_have_room_for_the_next_rows() -> None:
+    kind = to_arrow(pd.DataFrame({"price": [Decimal("112.50")]})).schema.field("price").type
+    assert kind == pa.decimal128(38, 2)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([-(2**31), 2**31 - 1], pa.date32()),
+        pa.array([2**62], pa.timestamp("s")),
+        pa.array([2**62], pa.timestamp("s", "UTC")),
+        pa.array([2**62], pa.timestamp("us", "UTC")),
+        pa.array([2**62], pa.duration("s")),
+        pa.array([[2**62]], pa.list_(pa.timestamp("s"))),
+        pa.array([float("nan"), float("inf")]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_preview_shows_what_python_has_no_value_for(column: pa.Array) -> None:
+    shown = preview(pa.table({"c": column}))["preview"]
+    assert len(shown.records) == len(column)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: "x" * n, lambda n: b"x" * n, lambda n: ["x" * n]], ids=["text", "bytes", "list"]
+)
+def test_a_preview_is_short_whatever_the_rows_hold(make: Callable[[int], Any]) -> None:
+    rows = pa.table({str(number): [make(3_000_000)] * 5 if number < 1 else [1] * 5 for number in range(1000)})
+    shown: Any = preview(rows)["preview"]
+    assert len(shown.records[0].data) == COLUMNS
+    assert all(len(str(value)) <= CHARACTERS for record in shown.records for value in record.data.values())
+    assert len(column_schema(rows.schema).columns) == SCHEMA_COLUMNS
+
+
+def test_a_column_of_several_types_is_refused_by_its_name() -> None:
+    with pytest.raises(pa.ArrowException, match="mixed"):
+        to_arrow(pd.DataFrame({"mixed": ["a", 1, dt.date(2013, 1, 1), np.float64(1)]}))
