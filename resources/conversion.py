@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from resources.lossless import beyond_years
+
 Frame = pd.DataFrame | pa.Table | ds.Dataset
 
 # What Arrow's strings hold in one piece: their offsets are 32 bits.
@@ -33,6 +35,7 @@ def to_arrow(frame: Any) -> pa.Table:
     elif isinstance(frame, ds.Dataset):
         table = frame.to_table()
     elif hasattr(frame, "__arrow_c_stream__"):  # polars, and every other frame that speaks Arrow
+        _refuse_what_polars_breaks_on(frame)
         table = pa.table(frame)
     else:
         raise TypeError(
@@ -42,6 +45,17 @@ def to_arrow(frame: Any) -> pa.Table:
     fields = [field.with_type(_one_text_type(field.type)) for field in table.schema.remove_metadata()]
     columns = [_cast(column, field.type) for column, field in zip(table.itercolumns(), fields, strict=True)]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _refuse_what_polars_breaks_on(frame: Any) -> None:
+    """Polars 1.44 hands on addresses in place of Python's objects, and ends the process at a name with NUL."""
+    if type(frame).__module__.partition(".")[0] != "polars":
+        return
+    for name, kind in frame.schema.items():
+        if "\0" in name:
+            raise ValueError(f"the column name {name!r} holds the character NUL: rename the column.")
+        if "Object" in str(kind):
+            raise ValueError(f"column {name} holds Python objects: give it a type, such as by cast(pl.String).")
 
 
 def _from_pandas(frame: pd.DataFrame) -> pa.Table:
@@ -174,7 +188,8 @@ def to_pandas(rows: pa.Table) -> pd.DataFrame:
     """A pandas frame in place of the rows, which must not be used afterwards.
 
     Whole numbers with nulls are pandas' nullable integers, not floats. What pandas has no type for that keeps each
-    value is Arrow-backed: nested columns that hold whole numbers with nulls, times of day in nanoseconds.
+    value is Arrow-backed: nested columns that hold whole numbers with nulls, times of day in nanoseconds, dates that
+    Python has none for.
     """
     # A column in one piece would be handed over as it is, and pandas could not write to it.
     in_pieces = all(column.num_chunks > 1 for column in rows.itercolumns())
@@ -208,6 +223,8 @@ def _exact_dtype(kind: pa.DataType, column: pa.ChunkedArray) -> Any:
     """The pandas dtype that keeps the column's values where Arrow's choice would not; else None."""
     if kind in _NULLABLE:
         return _NULLABLE[kind] if column.null_count else None
+    if pa.types.is_date32(kind) and beyond_years(column):
+        return pd.ArrowDtype(kind)
     if kind == pa.time64("ns") or (pa.types.is_nested(kind) and any(_integers_with_nulls(c) for c in column.chunks)):
         return pd.ArrowDtype(kind)
     return None

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from resources.conversion import PIECE_BYTES
-from resources.lossless import cast, may_be_cast, refuse_names
+from resources.lossless import beyond_years, cast, may_be_cast, refuse_names
 
 # Delta's types are fewer than Arrow's. These hold every value of the others.
 _WIDER = {
@@ -91,7 +91,11 @@ def fitted(asset: str, rows: pa.Table, stored: pa.Schema | None) -> tuple[pa.Tab
         except pa.ArrowInvalid as error:
             problems.append(f"{field.name}: {field.type} does not fit into {before or lake_type(field.type)} ({error})")
             continue
-        if pa.types.is_null(kind):
+        if beyond_years(columns[field.name]):
+            problems.append(
+                f"{field.name}: a {kind} lies before the year 1 or after 9999, which the lake's readers lack"
+            )
+        elif pa.types.is_null(kind):
             problems.append(f'{field.name}: no value says its type; give it one, such as astype("float64")')
         elif before is not None and kind != before:
             problems.append(f"{field.name}: {before} is stored, {kind} came")

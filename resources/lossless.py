@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 # Whole numbers that every float of so many bits holds: what it is made of is 11, 24 or 53 bits.
 _EXACT_DIGITS_OF = {16: 3, 32: 7, 64: 15}
@@ -58,6 +59,18 @@ def _digits(kind: pa.DataType) -> tuple[int, int] | None:
     if pa.types.is_integer(kind):
         return len(str(2**kind.bit_width)), 0
     return None
+
+
+def beyond_years(column: pa.ChunkedArray) -> bool:
+    """Whether a date or an instant in microseconds lies before the year 1 or after 9999: Python has no value for it."""
+    kind = column.type
+    if pa.types.is_struct(kind):
+        return any(beyond_years(part) for part in column.flatten())
+    if not (pa.types.is_date32(kind) or kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"))):
+        return False
+    day = 1 if pa.types.is_date32(kind) else 86_400_000_000
+    ends = pc.min_max(column.cast(pa.int32() if day == 1 else pa.int64())).as_py()
+    return ends["min"] is not None and (ends["min"] < -719_162 * day or ends["max"] >= 2_932_897 * day)
 
 
 def refuse_names(asset: str, came: Sequence[str], stored: Sequence[str] = (), *, cases: bool) -> None:

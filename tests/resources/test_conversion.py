@@ -101,6 +101,18 @@ def test_categories_of_polars_are_their_values_wherever_they_are_nested(series: 
     assert found == [{"x": None} if nested and value is None and found[1] else value for value in values]
 
 
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (pl.DataFrame({"n\0": ["x"]}), "holds the character NUL: rename the column"),
+        (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), "column o holds Python objects: give it a type"),
+    ],
+)
+def test_what_polars_would_break_on_is_refused(frame: pl.DataFrame, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        to_arrow(frame)
+
+
 def test_decimals_of_python_have_room_for_the_next_rows() -> None:
     kind = to_arrow(pd.DataFrame({"price": [Decimal("112.50")]})).schema.field("price").type
     assert kind == pa.decimal128(38, 2)
