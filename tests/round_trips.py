@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +13,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from resources.conversion import to_pandas
 from resources.frames import arrow_of
@@ -140,11 +138,11 @@ def content(rows: pa.Table) -> list[list[Any]]:
     return found
 
 
-def check(frame: Any, folder: Path) -> None:
-    """Store the frame in a lake and in a DuckDB file, in place of other rows, and read it by every reader.
+def check(frame: Any, warehouse: Warehouse, lake: Lake | None = None) -> None:
+    """Store the frame as a table of its own, in the lake too where there is one, and read it by every reader.
 
     Raises:
-        AssertionError: it was stored and a reader gives anything else, or it was refused and something changed, or the
+        AssertionError: it was stored and a reader gives anything else, or it was refused and something is there, or the
             refusal does not begin with the asset's name.
     """
     name = f"t{uuid4().hex[:8]}"
@@ -155,16 +153,16 @@ def check(frame: Any, folder: Path) -> None:
         _begins(error, asset)
         return
     expected = content(rows)
-    lake, warehouse = Lake(str(folder / "lake")), Warehouse(SecretStr(f"duckdb:///{folder}/w.duckdb"))
-    try:
-        lake.replace(asset, rows)
-    except ValueError as error:
-        _begins(error, asset)
-        assert not lake.holds(asset)
-    else:
-        for found in (lake.read(asset), lake.dataset(asset).to_table()):
-            assert content(found) == expected
-        _in_frames(lake.read(asset), expected)
+    if lake:
+        try:
+            lake.replace(asset, rows)
+        except ValueError as error:
+            _begins(error, asset)
+            assert not lake.holds(asset)
+        else:
+            for found in (lake.read(asset), lake.dataset(asset).to_table()):
+                assert content(found) == expected
+            _in_frames(lake.read(asset), expected)
     try:
         warehouse.replace(table, rows)
     except ValueError as error:

@@ -1,23 +1,26 @@
 """Frames of every kind, always the same ones: FRAMES=1000 for a thousand."""
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, seed, settings
+from pydantic import SecretStr
 
+from resources.lake import Lake
+from resources.warehouse import Warehouse
 from tests.round_trips import check, frames
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stores")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Lake]:
+    folder = tmp_path_factory.mktemp("stores")
+    return Warehouse(SecretStr(f"duckdb:///{folder}/warehouse.duckdb")), Lake(str(folder / "lake"))
 
 
 @seed(12)
 @settings(max_examples=int(os.environ.get("FRAMES", "250")), phases=[Phase.generate])
 @given(frame=frames())
 def test_frames_of_every_kind_are_read_back_equal_by_every_reader_or_refused_by_the_assets_name(
-    folder: Path, frame: object
+    stores: tuple[Warehouse, Lake], frame: object
 ) -> None:
-    check(frame, folder)
+    check(frame, *stores)

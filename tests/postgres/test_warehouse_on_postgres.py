@@ -5,9 +5,11 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
 from pydantic import SecretStr
 
 from resources.warehouse import Warehouse
+from tests.round_trips import check, frames
 from tests.warehouse_contract import WarehouseContract
 
 
@@ -104,3 +106,11 @@ def test_a_text_with_nul_is_refused_by_its_columns_name(warehouse: Warehouse) ->
 def test_a_table_of_a_longer_name_than_postgresql_keeps_is_refused(warehouse: Warehouse) -> None:
     with pytest.raises(ValueError, match=r"postgresql keeps 63 bytes of a name .* Give the asset a shorter key"):
         warehouse.replace("raw." + "x" * 64, pa.table({"n": [1]}))
+
+
+@settings(max_examples=40)
+@given(frame=frames())
+def test_a_frame_is_read_back_equal_by_every_reader_or_refused_by_the_tables_name(
+    postgres_uri: str, frame: object
+) -> None:
+    check(frame, Warehouse(SecretStr(postgres_uri)))
