@@ -1,7 +1,7 @@
 """Frames as Arrow and back, with no value changed on the way: pandas, polars, pyarrow."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from resources.lossless import beyond_years
+
+if TYPE_CHECKING:  # installed where assets ask for it
+    import polars as pl
 
 Frame = pd.DataFrame | pa.Table | ds.Dataset
 
@@ -178,10 +181,32 @@ def as_annotated(rows: pa.Table, context: dg.InputContext) -> Any:
     if wanted is ds.Dataset:
         return ds.dataset(rows)
     if getattr(wanted, "__module__", "").partition(".")[0] == "polars":
-        import polars
-
-        return polars.from_arrow(rows)
+        return to_polars(rows)
     return to_pandas(rows)
+
+
+def to_polars(rows: pa.Table) -> "pl.DataFrame":
+    """A polars frame of the rows.
+
+    Raises:
+        ValueError: a decimal of more than polars' 38 digits.
+    """
+    import polars
+
+    columns = []
+    for field, column in zip(rows.schema, rows.itercolumns(), strict=True):
+        if not pa.types.is_decimal256(field.type):
+            columns.append(column)
+            continue
+        try:
+            columns.append(column.cast(pa.decimal128(38, field.type.scale)))
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"column {field.name}: polars has no decimal of more than 38 digits ({error}). Annotate the input as pa.Table."
+            ) from error
+    found = polars.from_arrow(pa.Table.from_arrays(columns, names=rows.column_names))
+    assert isinstance(found, polars.DataFrame)  # noqa: S101
+    return found
 
 
 def to_pandas(rows: pa.Table) -> pd.DataFrame:

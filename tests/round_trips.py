@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from resources.conversion import to_pandas
+from resources.conversion import to_pandas, to_polars
 from resources.frames import arrow_of
 from resources.lake import Lake
 from resources.warehouse import Warehouse
@@ -179,9 +179,7 @@ def _begins(refusal: Exception, name: str) -> None:
 
 
 def _in_frames(rows: pa.Table, expected: list[list[Any]]) -> None:
-    polars = pl.from_arrow(rows)
-    assert isinstance(polars, pl.DataFrame)
-    assert content(polars.to_arrow()) == expected
+    assert content(to_polars(rows).to_arrow()) == expected
     frame = to_pandas(rows)
     for place, values in enumerate(expected):
         if not any(isinstance(value, int) for value in values):  # a date that Python has none for
