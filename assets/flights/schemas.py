@@ -11,6 +11,7 @@ import pandera.pandas as pa
 import pyarrow
 
 from assets.flights import partitions as by
+from resources.limits import Limits
 
 ZONE = "America/New_York"  # of all three airports of origin
 
@@ -201,6 +202,12 @@ airports = _table(
 
 SCHEMAS: dict[str, pa.DataFrameSchema] = {
     schema.name: schema for schema in (flights, weather, planes, airlines, airports)
+}
+
+# How much of a day, or of a reference table, may go missing unseen: `resources.limits` has what is not said here.
+LIMITS: dict[str, Limits] = {
+    **dict.fromkeys(SCHEMAS, Limits()),
+    "weather": Limits(drop_from_weekday=None),  # the record's last day has no observation
 }
 
 
