@@ -13,6 +13,7 @@ from assets.flights import partitions as by
 from assets.flights.freshness import DAILY, WEEKLY
 from assets.flights.recorded_rows import recorded_rows
 from resources.dbt import Dbt, DbtBuild, dbt_project, target_folder
+from resources.emptied import say_emptied
 from resources.frames import by_partition
 from resources.warehouse import Warehouse
 from tilth.automation import on_new_data
@@ -103,8 +104,10 @@ def daily_models(
                 for key in context.selected_asset_keys:
                     parts = by_day(warehouse, key, columns[key], days)
                     set_data_versions(context, key, {day: version for day, (version, _) in parts.items()})
+                    emptied = say_emptied(context, key, {day: count for day, (_, count) in parts.items()})
                     for day, (_, count) in parts.items():
-                        context.add_asset_metadata({ROW_COUNT: count}, asset_key=key, partition_key=day)
+                        metadata = {ROW_COUNT: count, **emptied.get(day, {})}
+                        context.add_asset_metadata(metadata, asset_key=key, partition_key=day)
                 yield from made
                 return
             if not failed:
@@ -115,8 +118,11 @@ def daily_models(
             put_back(rejected)
             for key in context.selected_asset_keys:
                 inputs = inputs_metadata(context, key, passing)
-                for day, (version, count) in by_day(warehouse, key, columns[key], passing).items():
-                    tags, metadata = {"dagster/data_version": version}, {ROW_COUNT: count, **inputs[day]}
+                parts = by_day(warehouse, key, columns[key], passing)
+                emptied = say_emptied(context, key, {day: count for day, (_, count) in parts.items()})
+                for day, (version, count) in parts.items():
+                    tags = {"dagster/data_version": version}
+                    metadata = {ROW_COUNT: count, **emptied.get(day, {}), **inputs[day]}
                     context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
         raise dg.Failure(
             f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(failed))}, or cannot be told from such days: "

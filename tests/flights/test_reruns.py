@@ -117,6 +117,10 @@ def test_a_day_sent_again_with_fewer_rows_holds_exactly_those(in_pieces: Platfor
 def test_a_day_sent_again_without_rows_leaves_none_of_it(in_pieces: Platform, resent: Platform, name: str) -> None:
     assert len(table(in_pieces, name, LAST)) > 0
     assert len(table(resent, name, LAST)) == 0
+    # Whoever emptied it says so: a person by the raw day's acceptance, the other assets themselves.
+    recorded = resent.latest(name.replace(".", "/").split("/"), LAST)
+    assert recorded
+    assert {"emptied_of_rows", "accepted"} & recorded.metadata.keys()
 
 
 def test_beside_a_broken_file_the_other_days_are_stored_and_recorded(in_pieces: Platform, copy: Platform) -> None:
