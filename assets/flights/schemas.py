@@ -81,7 +81,7 @@ def _table(
 _CARRIER = _pattern("[A-Z0-9]{2}", "a carrier code of two capital letters or digits")
 _TAIL_NUMBER = _pattern("[A-Z0-9]{3,6}", "a tail number of 3 to 6 capital letters or digits")
 _AIRPORT = _pattern("[A-Z0-9]{3}", "an airport code of three capital letters or digits")
-_TEXT = pa.Check.str_length(1, 200, error="is not 1 to 200 characters long")
+_TEXT = _pattern(r"\S(.{0,198}\S)?", "1 to 200 characters long without spaces around")
 _CALENDAR = {
     "year": _column(_INTEGER, _range(1900, 2100)),
     "month": _column(_INTEGER, _range(1, 12)),

@@ -109,6 +109,7 @@ MALFORMED = [
     ("planes", with_values(year="19"), "year", "19 is not in 1900..2100"),
     ("planes", with_values(seats="many"), "seats", "many is not a whole number"),
     ("airlines", with_values(name="x" * 201), "name", "… is not 1 to 200 characters long"),
+    ("airlines", with_values(name="United "), "name", "without spaces around"),
     ("airports", with_values(lat="91"), "lat", "91.0 is not in -90..90"),
     ("airports", with_values(lon="-180.5"), "lon", "-180.5 is not in -180..180"),
     ("airports", with_values(dst="B"), "dst", "B is not one of A, U, N"),
