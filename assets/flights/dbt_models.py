@@ -1,5 +1,6 @@
 """The dbt project as assets: daily models by day, reference models whole."""
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject, dbt_assets
 
 from assets.flights import partitions as by
 from assets.flights.freshness import DAILY, WEEKLY
 from assets.flights.recorded_rows import recorded_rows
 from resources.dbt import Dbt, DbtBuild, dbt_project, target_folder
+from resources.dbt_rules import check_project
 from resources.emptied import say_emptied
 from resources.frames import by_partition
 from resources.warehouse import Warehouse
@@ -22,7 +24,19 @@ from tilth.deployment import Deployment
 from tilth.input_versions import inputs_metadata
 from tilth.partition_versions import set_data_versions
 
-project = dbt_project(Path(__file__).parent / "dbt", Warehouse(Deployment().warehouse_uri))
+
+def checked(project: DbtProject) -> DbtProject:
+    """The project, when all in it can be made into assets.
+
+    Raises:
+        ValueError: see `resources.dbt_rules`.
+    """
+    manifest = json.loads(project.manifest_path.read_bytes())
+    check_project(manifest, partitioned="daily", whole="reference", strategy="replace_days")
+    return project
+
+
+project = checked(dbt_project(Path(__file__).parent / "dbt", Warehouse(Deployment().warehouse_uri)))
 
 # dbt builds, of some 2 seconds each: one bad day of a year is found in 18.
 MAX_ATTEMPTS = 24
