@@ -40,7 +40,6 @@ project = checked(dbt_project(Path(__file__).parent / "dbt", Warehouse(Deploymen
 
 # dbt builds, of some 2 seconds each: one bad day of a year is found in 18.
 MAX_ATTEMPTS = 24
-ERROR = dg.AssetCheckSeverity.ERROR
 ROW_COUNT = "dagster/partition_row_count"
 
 # What the daily models' tests look up.
@@ -105,15 +104,12 @@ def daily_models(
 
             whole = build(days)
             # dbt reports a model before it runs the model's tests; what is downstream must hear of it only after them.
-            made, failed = [], set()
+            made = []
             for event in whole.events:
                 if isinstance(event, dg.Output):
                     made.append(event)
                     continue
                 yield event
-                # A test that is no check of this step is an observation in dbt's stream: it neither passes nor fails.
-                if isinstance(event, dg.AssetCheckResult) and not event.passed and event.severity == ERROR:
-                    failed.add(event.check_name)
             if not whole.error:
                 for key in context.selected_asset_keys:
                     parts = by_day(warehouse, key, columns[key], days)
@@ -124,7 +120,7 @@ def daily_models(
                         context.add_asset_metadata(metadata, asset_key=key, partition_key=day)
                 yield from made
                 return
-            if not failed:
+            if not whole.failed_tests:
                 raise whole.error
 
             passing = passing_days(lambda part: build(part).error is None, days)
@@ -138,8 +134,9 @@ def daily_models(
                     tags = {"dagster/data_version": version}
                     metadata = {ROW_COUNT: count, **emptied.get(day, {}), **inputs[day]}
                     context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
+        failed = ", ".join(sorted(whole.failed_tests))
         raise dg.Failure(
-            f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(failed))}, or cannot be told from such days: "
+            f"{len(rejected)} of {len(days)} days fail {failed}, or cannot be told from such days: "
             f"{', '.join(rejected[:20])}. The marts hold of them what was last recorded; of a day that never passed, "
             "nothing. Land them again corrected, or correct the test, and run them again. The other "
             f"{len(passing)} days are made and recorded.",
