@@ -94,8 +94,8 @@ class ModelRegistry:
         except Exception as error:
             raise ValueError(
                 f"{key.to_user_string()} {partition}: this {type(model.estimator).__name__} is not stored, for it "
-                f"could not be loaded again: {error} Make it of functions and classes at the top level of modules, and name "
-                "each type of theirs that you trust in the registry's `trusted` or `tensor_models`."
+                f"could not be loaded again: {error} Make it of functions and classes at the top level of modules, and "
+                "name each type of theirs that you trust in the registry's `trusted` or `tensor_models`."
             ) from error
         self._files.write(name + suffix, data)
         self._files.remove(name + (SKOPS if suffix == TENSORS else TENSORS))
