@@ -88,8 +88,9 @@ class ModelRegistry:
             ValueError: it could not be loaded again, as what holds a lambda; the last one stays.
         """
         name = self._name(key, partition)
+        card = json.dumps(dict(model.card))
         try:
-            suffix, data = self._written(model)
+            suffix, data = self._written(model.estimator, card)
             self._read(suffix, data, self._files.address(name + suffix))
         except Exception as error:
             raise ValueError(
@@ -130,16 +131,15 @@ class ModelRegistry:
             "materialize that partition first."
         )
 
-    def _written(self, model: StoredModel) -> tuple[str, bytes]:
-        card = json.dumps(dict(model.card))
-        if type(model.estimator) not in self.tensor_models:
+    def _written(self, estimator: Any, card: str) -> tuple[str, bytes]:
+        if type(estimator) not in self.tensor_models:
             import skops.io  # and with it scikit-learn: for the processes that train or score
 
-            return SKOPS, skops.io.dumps({"estimator": model.estimator, "card": card})
+            return SKOPS, skops.io.dumps({"estimator": estimator, "card": card})
         import safetensors.numpy
 
-        tensors, configuration = model.estimator.to_tensors()
-        names = {"model": type(model.estimator).__name__, "configuration": json.dumps(configuration), "card": card}
+        tensors, configuration = estimator.to_tensors()
+        names = {"model": type(estimator).__name__, "configuration": json.dumps(configuration), "card": card}
         return TENSORS, safetensors.numpy.save(tensors, metadata=names)
 
     def _read(self, suffix: str, data: bytes, address: str) -> StoredModel:
