@@ -70,7 +70,7 @@ test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that
 	@$(BIN)/pytest tests/postgres --numprocesses 2 --dist loadfile
 
 .PHONY: test-faults
-test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed (KILLS=100: so often), frames of every kind (FRAMES=1000), writers at once, full disks (needs PostgreSQL's programs)
+test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed (KILLS=100: so often), 1,000 feeds, frames of every kind (FRAMES=1000), writers at once, full disks (needs PostgreSQL's programs)
 	@$(BIN)/pytest $(call test_files,tests/faults/%) --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: test-gpu

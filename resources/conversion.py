@@ -202,7 +202,8 @@ def to_polars(rows: pa.Table) -> "pl.DataFrame":
             columns.append(column.cast(pa.decimal128(38, field.type.scale)))
         except pa.ArrowInvalid as error:
             raise ValueError(
-                f"column {field.name}: polars has no decimal of more than 38 digits ({error}). Annotate the input as pa.Table."
+                f"column {field.name}: polars has no decimal of more than 38 digits ({error}). "
+                "Annotate the input as pa.Table."
             ) from error
     found = polars.from_arrow(pa.Table.from_arrays(columns, names=rows.column_names))
     assert isinstance(found, polars.DataFrame)  # noqa: S101

@@ -79,10 +79,12 @@ class DbtBuild:
     """What came of one `dbt build`: Dagster's events of its models and tests, in their order, and what dbt had to say.
 
     `error` is None where all models were built and no test failed; a test with severity `warn` fails nothing.
+    `failed_tests` has those too that Dagster has no check for, as one over two models that names neither its `ref`.
     """
 
     events: Sequence[Any]
     error: Exception | None
+    failed_tests: Sequence[str] = ()
 
     def stream(self) -> Iterator[Any]:
         """The events, for a step to yield; then the error is raised, if there is one."""
@@ -126,11 +128,14 @@ class Dbt:
                 path = Path(connection["TILTH_DBT_PATH"])
                 meanwhile.enter_context(duckdb_turn(path, self.warehouse.wait_seconds))
             meanwhile.enter_context(_environment(connection))
-            events, errors = run(context, command, self.project, connection["TILTH_DBT_DATABASE"], target_path)
+            events, errors, failed_tests = run(
+                context, command, self.project, connection["TILTH_DBT_DATABASE"], target_path
+            )
         if not errors:
             return DbtBuild(events, None)
         log = f"dbt failed; its debug log is {target_path / 'dbt.log'}."
-        return DbtBuild(events, DagsterDbtCliRuntimeError("\n\n".join([log, "Errors parsed from dbt logs:", *errors])))
+        error = DagsterDbtCliRuntimeError("\n\n".join([log, "Errors parsed from dbt logs:", *errors]))
+        return DbtBuild(events, error, failed_tests)
 
     def rehearse(self) -> None:
         """What a step's first build would do for itself, done before the steps are forked; nothing is connected to."""

@@ -36,7 +36,7 @@ for _name in (*(f"dbt.{name}" for name in _LATER), "dbt_common.clients.agate_hel
 
 def run(
     context: dg.AssetExecutionContext, command: Sequence[str], project: DbtProject, database: str, target_path: Path
-) -> tuple[list[Any], list[str]]:
+) -> tuple[list[Any], list[str], list[str]]:
     """One dbt command, such as `build`, on what the step selects of its `@dbt_assets`; when it returns, dbt has ended.
 
     Args:
@@ -45,7 +45,8 @@ def run(
         target_path: a folder for what dbt compiles and logs.
 
     Returns:
-        Dagster's events of it, in their order; the messages of dbt's errors, none where it succeeded.
+        Dagster's events of it, in their order; the messages of dbt's errors, none where it succeeded; the names of the
+        tests that failed.
 
     Raises:
         DagsterExecutionInterruptedError: the step was told to end. dbt has cancelled its queries.
@@ -78,13 +79,24 @@ def run(
     errors = [str(message) for message in messages if message.raw_event["info"]["level"] == "error"]
     if not ended.success and not errors:
         errors = [str(ended.exception or "dbt failed and said nothing; look at the step's output.")]
-    return [
-        event
-        for message in messages
-        for event in message.to_default_asset_events(
-            step.manifest, step.dagster_dbt_translator, context, target_path, step.dbt_project
-        )
-    ], errors
+    return (
+        [
+            event
+            for message in messages
+            for event in message.to_default_asset_events(
+                step.manifest, step.dagster_dbt_translator, context, target_path, step.dbt_project
+            )
+        ],
+        errors,
+        [name for message in messages if (name := _failed_test(message.raw_event))],
+    )
+
+
+def _failed_test(event: Any) -> str:
+    """The data test whose failure the event tells of; empty for any other event."""
+    node = event["data"].get("node_info", {})
+    is_result = event["info"]["name"] == "LogTestResult" and node.get("resource_type") == "test"
+    return node["node_name"] if is_result and event["data"]["status"] in ("fail", "error") else ""
 
 
 def rehearse(project: DbtProject, database: str) -> None:

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from resources.conversion import take, to_arrow
+from resources.emptied import say_emptied
 from resources.preview import column_schema, preview
 from tilth.data_versions import data_version
+from tilth.input_versions import NO_PARTITION
 from tilth.partition_versions import set_data_versions
 from tilth.usage import step_usage
 
@@ -134,18 +136,22 @@ def record(
     """Attach to the step's materializations what was written: `rows`, of which each partition has its part.
 
     On each partition: its rows, the bytes that they take in the store, a preview, and a data version of its content
-    (whatever the order of rows, where the asset says `metadata={"ordered": False}`). On all: columns and types, what
+    (whatever the order of rows, where the asset says `metadata={"ordered": False}`); of one that has become empty, how
+    many rows it had. On all: columns and types, what
     the step used, and what `table` says of the store.
     """
     step, key = context.step_context, context.asset_key
     ordered = _value((context.definition_metadata or {}).get("ordered")) is not False
     if parts is None:
         step.set_data_version(key, dg.DataVersion(data_version(rows, ordered=ordered)))
-        step.add_asset_metadata(_content(rows, stored_bytes(None)), asset_key=key)
+        emptied = say_emptied(context, key, {NO_PARTITION: rows.num_rows}).get(NO_PARTITION, {})
+        step.add_asset_metadata({**_content(rows, stored_bytes(None)), **emptied}, asset_key=key)
     else:
         set_data_versions(context, key, {name: data_version(part, ordered=ordered) for name, part in parts.items()})
+        emptied = say_emptied(context, key, {name: part.num_rows for name, part in parts.items()})
         for name, part in parts.items():
             content = {"dagster/partition_row_count": part.num_rows, **_content(part, stored_bytes(name))}
+            content |= emptied.get(name, {})
             step.add_asset_metadata(content, asset_key=key, partition_key=name)
     context.add_output_metadata({"dagster/column_schema": column_schema(rows.schema), **table, **step_usage(context)})
 

@@ -5,8 +5,9 @@ import os
 import re
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol, Self
 from uuid import uuid4
@@ -50,12 +51,13 @@ class Store(Protocol):
     def files(self, table: str | None) -> list[LandedFile]: ...
     def check_there(self) -> None: ...
     def news(self, cursor: str | None) -> tuple[list[LandedFile], str]: ...
+    def paths(self, table: str) -> list[str]: ...
 
 
 class LandingZone(dg.ConfigurableResource):
     """Files under `<uri>/<table>/`: `<partition>.csv.gz` for a daily table, `<table>.csv` for an unpartitioned one.
 
-    `uri` is a folder's path or `s3://bucket/prefix`. Everything else there, hidden names above all, is invisible: on
+    `uri` is a folder's path or `s3://bucket/prefix`. Nothing else there is read; what is not hidden, `unread` tells: on
     disk a feed writes under a hidden name and renames; on S3 an object appears when it is complete.
 
     Credentials for S3 come from where AWS' own tools look for them and are no part of this resource.
@@ -126,6 +128,18 @@ class LandingZone(dg.ConfigurableResource):
         A landing zone that does not exist yet is empty, and so seems one that is gone: `check_there` tells.
         """
         return by_arrival(self._store.files(table))
+
+    def unread(self, table: str, partitions: Collection[str] | None = None) -> dict[str, str]:
+        """Files of the table that nobody reads, because of their names: by path, the nearest name that would be read.
+
+        That is all in its folder and those below, hidden names apart, and in folders that differ from it only in case.
+
+        Args:
+            partitions: those that the table has; None for one that lands as one file.
+        """
+        read = {file_name(table)} if partitions is None else {file_name(table, key) for key in partitions}
+        paths = [path for path in self._store.paths(table) if path not in {f"{table}/{name}" for name in read}]
+        return {path: f"{table}/{_nearest(path, read)}" for path in sorted(paths)}
 
     def check_there(self) -> None:
         """For who knows that something has landed, and finds less in a listing: the listing may be of nothing.
@@ -212,6 +226,16 @@ class Folder:
         recent = frozenset(digest(file) for file in settled if file.arrived_ns > until - LEEWAY_NANOSECONDS)
         return found, _cursor_of(until, recent)
 
+    def paths(self, table: str) -> list[str]:
+        """Of all files below the table's folder and those of other cases that are not hidden, the paths from here."""
+        found = []
+        for folder, entry in _entries(self.path):
+            if folder.casefold() == table.casefold() and entry.is_dir():
+                for place, folders, names in os.walk(entry.path):
+                    folders[:] = [name for name in folders if is_visible(name)]
+                    found += [Path(place, name).relative_to(self.path).as_posix() for name in names if is_visible(name)]
+        return found
+
     def files(self, table: str | None) -> list[LandedFile]:
         tables = [table] if table else [name for name, entry in _entries(self.path) if entry.is_dir()]
         return [file for table in tables for file in self._files_of(table)]
@@ -265,6 +289,16 @@ def is_visible(name: str) -> bool:
 def is_landing_name(table: str, name: str) -> bool:
     """Whether a file of this name is one that lands for the table."""
     return is_visible(name) and (name == file_name(table) or partition_of(name) not in (None, ""))
+
+
+def _nearest(path: str, names: Collection[str]) -> str:
+    """Of names that would be read, the one that this path most likely stands for."""
+    below = path.partition("/")[2]
+    for part in (Path(below).name, below):
+        digits = re.sub("[^0-9]", "", part)
+        if same := [name for name in names if digits and re.sub("[^0-9]", "", name) == digits]:
+            return same[0]
+    return next(iter(get_close_matches(Path(below).name.lower(), names, 1, cutoff=0)), "")
 
 
 def by_arrival(files: Iterable[LandedFile]) -> list[LandedFile]:

@@ -144,6 +144,14 @@ class Bucket:
         tables = [table] if table else self._tables()
         return [file for table in tables for file in self._files_after(table, "")]
 
+    def paths(self, table: str) -> list[str]:
+        """As of a folder; what ends in a slash is how consoles show a folder without files, not a file."""
+        root = self._key("")
+        folders = [name for name in self._tables() if name.casefold() == table.casefold()]
+        pages = [page for folder in folders for page in self._pages(self._key(folder, ""), "", delimiter="")]
+        paths = [item["Key"].removeprefix(root) for page in pages for item in page.get("Contents", [])]
+        return [path for path in paths if not path.endswith("/") and all(map(is_visible, path.split("/")))]
+
     def check_there(self) -> None:
         """Nothing to look at: to list a bucket that is gone, or cannot be reached, is an error already."""
 
@@ -163,11 +171,13 @@ class Bucket:
                     arrival = f"{arrived}-{item['ETag']}".replace('"', "")
                     yield LandedFile(table, name, partition_of(name), arrived, arrival, item["Size"])
 
-    def _pages(self, prefix: str, start_after: str) -> Iterator[Mapping[str, Any]]:
-        after = {"StartAfter": start_after} if start_after else {}
+    def _pages(self, prefix: str, start_after: str, delimiter: str = "/") -> Iterator[Mapping[str, Any]]:
+        options = {"StartAfter": start_after} if start_after else {}
+        if delimiter:
+            options["Delimiter"] = delimiter
         with self._explained():
             yield from self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, Delimiter="/", **after
+                Bucket=self._bucket, Prefix=prefix, **options
             )
 
     @contextmanager

@@ -83,9 +83,21 @@ class ModelRegistry:
 
         A reader sees the old one or the new one. Where they are of different formats the change is the moment at which
         the safetensors file comes, or goes: as long as it is there, the other is not looked at.
+
+        Raises:
+            ValueError: it could not be loaded again, as what holds a lambda; the last one stays.
         """
-        suffix, data = self._written(model)
         name = self._name(key, partition)
+        card = json.dumps(dict(model.card))
+        try:
+            suffix, data = self._written(model.estimator, card)
+            self._read(suffix, data, self._files.address(name + suffix))
+        except Exception as error:
+            raise ValueError(
+                f"{key.to_user_string()} {partition}: this {type(model.estimator).__name__} is not stored, for it "
+                f"could not be loaded again: {error} Make it of functions and classes at the top level of modules, and "
+                "name each type of theirs that you trust in the registry's `trusted` or `tensor_models`."
+            ) from error
         self._files.write(name + suffix, data)
         self._files.remove(name + (SKOPS if suffix == TENSORS else TENSORS))
         return self._files.address(name + suffix)
@@ -95,6 +107,7 @@ class ModelRegistry:
 
         Raises:
             FileNotFoundError: none was stored.
+            ValueError: its file is damaged.
             skops.io.exceptions.UntrustedTypesFoundException: the skops file holds a type that is not trusted.
             TypeError: the safetensors file is of a type that is not among `tensor_models`.
         """
@@ -104,28 +117,43 @@ class ModelRegistry:
                 data = self._files.read(name + suffix)
             except FileNotFoundError:
                 continue
-            return self._of_tensors(data, self._files.address(name + suffix)) if suffix == TENSORS else self._of(data)
+            try:
+                return self._read(suffix, data, self._files.address(name + suffix))
+            except TypeError:  # of a type that is not trusted
+                raise
+            except Exception as error:
+                raise ValueError(
+                    f"{self._files.address(name + suffix)} is damaged: {error}. Materialize {key.to_user_string()} "
+                    f"{partition} again, or bring the file back from a backup."
+                ) from error
         raise FileNotFoundError(
             f"{key.to_user_string()} {partition} has no model at {self._files.address(name)}{SKOPS} or {TENSORS}; "
             "materialize that partition first."
         )
 
-    def _written(self, model: StoredModel) -> tuple[str, bytes]:
-        card = json.dumps(dict(model.card))
-        if type(model.estimator) not in self.tensor_models:
+    def _written(self, estimator: Any, card: str) -> tuple[str, bytes]:
+        if type(estimator) not in self.tensor_models:
             import skops.io  # and with it scikit-learn: for the processes that train or score
 
-            return SKOPS, skops.io.dumps({"estimator": model.estimator, "card": card})
+            return SKOPS, skops.io.dumps({"estimator": estimator, "card": card})
         import safetensors.numpy
 
-        tensors, configuration = model.estimator.to_tensors()
-        names = {"model": type(model.estimator).__name__, "configuration": json.dumps(configuration), "card": card}
+        tensors, configuration = estimator.to_tensors()
+        names = {"model": type(estimator).__name__, "configuration": json.dumps(configuration), "card": card}
         return TENSORS, safetensors.numpy.save(tensors, metadata=names)
 
-    def _of(self, data: bytes) -> StoredModel:
-        import skops.io
+    def _read(self, suffix: str, data: bytes, address: str) -> StoredModel:
+        return self._of_tensors(data, address) if suffix == TENSORS else self._of_skops(data, address)
 
-        stored = skops.io.loads(data, trusted=list(self.trusted))
+    def _of_skops(self, data: bytes, address: str) -> StoredModel:
+        import skops.io
+        from skops.io.exceptions import UntrustedTypesFoundException
+
+        try:
+            stored = skops.io.loads(data, trusted=list(self.trusted))
+        except UntrustedTypesFoundException as error:
+            error.args = (f"{address}: {error}",)
+            raise
         return StoredModel(stored["estimator"], json.loads(stored["card"]))
 
     def _of_tensors(self, data: bytes, address: str) -> StoredModel:

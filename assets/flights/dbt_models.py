@@ -1,5 +1,6 @@
 """The dbt project as assets: daily models by day, reference models whole."""
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject, dbt_assets
 
 from assets.flights import partitions as by
 from assets.flights.freshness import DAILY, WEEKLY
 from assets.flights.recorded_rows import recorded_rows
 from resources.dbt import Dbt, DbtBuild, dbt_project, target_folder
+from resources.dbt_rules import check_project
+from resources.emptied import say_emptied
 from resources.frames import by_partition
 from resources.warehouse import Warehouse
 from tilth.automation import on_new_data
@@ -21,11 +24,22 @@ from tilth.deployment import Deployment
 from tilth.input_versions import inputs_metadata
 from tilth.partition_versions import set_data_versions
 
-project = dbt_project(Path(__file__).parent / "dbt", Warehouse(Deployment().warehouse_uri))
+
+def checked(project: DbtProject) -> DbtProject:
+    """The project, when all in it can be made into assets.
+
+    Raises:
+        ValueError: see `resources.dbt_rules`.
+    """
+    manifest = json.loads(project.manifest_path.read_bytes())
+    check_project(manifest, partitioned="daily", whole="reference", strategy="replace_days")
+    return project
+
+
+project = checked(dbt_project(Path(__file__).parent / "dbt", Warehouse(Deployment().warehouse_uri)))
 
 # dbt builds, of some 2 seconds each: one bad day of a year is found in 18.
 MAX_ATTEMPTS = 24
-ERROR = dg.AssetCheckSeverity.ERROR
 ROW_COUNT = "dagster/partition_row_count"
 
 # What the daily models' tests look up.
@@ -90,24 +104,23 @@ def daily_models(
 
             whole = build(days)
             # dbt reports a model before it runs the model's tests; what is downstream must hear of it only after them.
-            made, failed = [], set()
+            made = []
             for event in whole.events:
                 if isinstance(event, dg.Output):
                     made.append(event)
                     continue
                 yield event
-                # A test that is no check of this step is an observation in dbt's stream: it neither passes nor fails.
-                if isinstance(event, dg.AssetCheckResult) and not event.passed and event.severity == ERROR:
-                    failed.add(event.check_name)
             if not whole.error:
                 for key in context.selected_asset_keys:
                     parts = by_day(warehouse, key, columns[key], days)
                     set_data_versions(context, key, {day: version for day, (version, _) in parts.items()})
+                    emptied = say_emptied(context, key, {day: count for day, (_, count) in parts.items()})
                     for day, (_, count) in parts.items():
-                        context.add_asset_metadata({ROW_COUNT: count}, asset_key=key, partition_key=day)
+                        metadata = {ROW_COUNT: count, **emptied.get(day, {})}
+                        context.add_asset_metadata(metadata, asset_key=key, partition_key=day)
                 yield from made
                 return
-            if not failed:
+            if not whole.failed_tests:
                 raise whole.error
 
             passing = passing_days(lambda part: build(part).error is None, days)
@@ -115,11 +128,15 @@ def daily_models(
             put_back(rejected)
             for key in context.selected_asset_keys:
                 inputs = inputs_metadata(context, key, passing)
-                for day, (version, count) in by_day(warehouse, key, columns[key], passing).items():
-                    tags, metadata = {"dagster/data_version": version}, {ROW_COUNT: count, **inputs[day]}
+                parts = by_day(warehouse, key, columns[key], passing)
+                emptied = say_emptied(context, key, {day: count for day, (_, count) in parts.items()})
+                for day, (version, count) in parts.items():
+                    tags = {"dagster/data_version": version}
+                    metadata = {ROW_COUNT: count, **emptied.get(day, {}), **inputs[day]}
                     context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
+        failed = ", ".join(sorted(whole.failed_tests))
         raise dg.Failure(
-            f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(failed))}, or cannot be told from such days: "
+            f"{len(rejected)} of {len(days)} days fail {failed}, or cannot be told from such days: "
             f"{', '.join(rejected[:20])}. The marts hold of them what was last recorded; of a day that never passed, "
             "nothing. Land them again corrected, or correct the test, and run them again. The other "
             f"{len(passing)} days are made and recorded.",

@@ -37,6 +37,7 @@ from assets.flights.models import (
 from assets.flights.predictions import delays, prediction_quality
 from assets.flights.raw import raw_tables
 from assets.flights.sensors import automation_sensors, landed_files, reference_tables, sweeps, weekly_reference_tables
+from assets.flights.unread import landed_names
 from resources.alert_log import AlertLog
 from resources.dbt import Dbt, dbt_project
 from resources.lake import Lake
@@ -56,6 +57,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
     warehouse, lake = Warehouse(deployment.warehouse_uri), Lake.of(deployment)
     landing = LandingZone.of(deployment)
     lag_checks, lag_sensor = partition_lag(landing)
+    name_checks, name_sensor = landed_names(landing)
     alert_log = AlertLog(lake, "flights")
     assets = [
         *raw_tables,
@@ -74,7 +76,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
     refuse_shared_tables(assets, warehouse, "warehouse_io")
     return dg.Definitions(
         assets=with_code_versions(assets),
-        asset_checks=lag_checks,
+        asset_checks=[*lag_checks, *name_checks],
         # Models do not name the versions that they were trained on yet; the retention of more than a year holds them.
         jobs=[reference_tables, lake_maintenance(lake, kept=lambda _: {}, also=[alert_log.table])],
         schedules=[weekly_reference_tables],
@@ -83,6 +85,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
             *automation_sensors,
             *sweeps,
             lag_sensor,
+            name_sensor,
             alert_sensor(alert_log, deployment.alerts_uri),
         ],
         resources={

@@ -3,6 +3,7 @@
 Every line after a file's header is accounted for: it is a row or it is rejected.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ REJECTED = pyarrow.schema(
     ]
 )
 
+_REASONS = 3  # of a file are named, in a message
+
 _OF_ROWS = {SchemaErrorReason.DATAFRAME_CHECK, SchemaErrorReason.SERIES_CONTAINS_NULLS}
 
 
@@ -46,12 +49,14 @@ class Intake:
         header), column (names joined by ", "; null when the whole line is at fault), reason (joined by "; "), record
         (the line as it came; bytes that are no text as \\xNN).
     counts: per partition read, a partition without rows too; unreadable ones are absent.
+    commonest: per partition with lines turned away, the commonest reasons, each a sentence with an example line.
     unreadable: the files that could not be taken at all.
     """
 
     rows: pd.DataFrame
     rejected: pyarrow.Table
     counts: dict[str | None, Count]
+    commonest: dict[str | None, list[str]]
     unreadable: list[UnreadableFileError]
 
     @property
@@ -86,13 +91,14 @@ def read_landed(table: str, files: Iterable[tuple[str, str | None, bytes]]) -> I
     valid = np.fromiter((line not in file.faults for file, line in places), dtype=bool, count=len(places))
     for row, first in _repeats(SCHEMAS[table], frame[valid]):
         key, (file, line) = SCHEMAS[table].unique, places[row]
-        file.blame(line, Fault(tuple(key), f"{', '.join(key)}: line {places[first][1]} has the same"))
+        file.blame(line, Fault(tuple(key), f"{', '.join(key)}: line {places[first][1]} has the same", "repeated"))
         valid[row] = False
 
     return Intake(
         rows=frame if valid.all() else frame[valid].reset_index(drop=True),
         rejected=pyarrow.Table.from_pylist([row for file in read for row in _rejections(file)], schema=REJECTED),
         counts={f.partition: Count(len(f.texts) - len(f.faults), len(f.faults)) for f in read},
+        commonest={f.partition: _commonest(f) for f in read if f.faults},
         unreadable=unreadable,
     )
 
@@ -112,7 +118,7 @@ def _broken_rules(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> Iterator[t
             for row, *values in frame.loc[rows, columns].astype(object).itertuples(name=None):
                 given = ", ".join("missing" if pd.isna(value) else abbreviated(str(value)) for value in values)
                 said = rule if given == "missing" else f"{given} {rule}"
-                yield row, Fault(tuple(columns), f"{', '.join(columns)}: {said}")
+                yield row, Fault(tuple(columns), f"{', '.join(columns)}: {said}", rule)
 
 
 def _repeats(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> Iterator[tuple[int, int]]:
@@ -135,3 +141,15 @@ def _rejections(file: ParsedFile) -> Iterator[dict[str, object]]:
             "reason": "; ".join(fault.reason for fault in faults),
             "record": file.record(line),
         }
+
+
+def _commonest(file: ParsedFile) -> list[str]:
+    found: defaultdict[tuple[tuple[str, ...], str], list[tuple[int, Fault]]] = defaultdict(list)
+    for line, faults in sorted(file.faults.items()):
+        for fault in faults:
+            found[fault.columns, fault.rule or fault.reason].append((line, fault))
+    by_number = sorted(found.values(), key=len, reverse=True)
+    return [
+        f"{len(of_kind)} lines: {of_kind[0][1].reason} (line {of_kind[0][0]}: {file.record(of_kind[0][0])[:200]})"
+        for of_kind in by_number[:_REASONS]
+    ]

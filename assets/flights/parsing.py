@@ -23,11 +23,16 @@ from assets.flights.schemas import SCHEMAS, arrow_schema
 
 _MISSING = pyarrow.array(["", "NA"])
 
+_DIGITS = "^-?[0-9]{1,18}$"
+# As pandas writes a column of whole numbers of which one is missing.
+_WITHOUT_FRACTION = r"^(-?[0-9]{1,18})\.0*$"
+_WHOLE = re.compile(r"([+-]?)([0-9]{1,40})(?:\.([0-9]{0,40}))?(?:([eE])([+-]?)([0-9]{1,2}))?")
+
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 # What makes a line worth a closer look: quotes, control characters, bytes that are not UTF-8 (as surrogates).
 _UNUSUAL = re.compile('["\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]')
 _FORMS = {
-    pyarrow.int64(): (r"^-?[0-9]{1,18}$", "is not a whole number"),
+    pyarrow.int64(): (_DIGITS, "is not a whole number"),
     pyarrow.float64(): (r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$", "is not a number"),
     pyarrow.timestamp("us", tz="UTC"): (
         r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
@@ -47,10 +52,14 @@ class UnreadableFileError(ValueError):
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a line is turned away, and the columns to blame; none of them when it is the whole line."""
+    """Why a line is turned away, and the columns to blame; none of them when it is the whole line.
+
+    rule: the part of the reason that is the same on other lines; by default all of it.
+    """
 
     columns: tuple[str, ...]
     reason: str
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def parse(table: str, name: str, partition: str | None, data: bytes) -> ParsedFi
         UnreadableFileError: damaged gzip, no content, no proper header, a name that says no day, another day inside.
     """
     day = _day(table, name, partition)
-    header, texts = _lines(name, data)
+    header, texts, is_whole = _lines(name, data)
     _check_header(name, header, [c for c in SCHEMAS[table].columns if c != DAY_COLUMNS.get(table)])
     faults: dict[int, list[Fault]] = {}
     records, lines = [], []
@@ -100,6 +109,8 @@ def parse(table: str, name: str, partition: str | None, data: bytes) -> ParsedFi
             faults[line] = [Fault((), fields)]
         elif len(fields) != len(header):
             faults[line] = [Fault((), f"has {len(fields)} fields where the header has {len(header)}")]
+        elif not is_whole and line == len(texts) + 1 and not text.endswith('"'):
+            faults[line] = [Fault((), "has no line end, so its last value may be cut short")]
         else:
             records.append(fields)
             lines.append(line)
@@ -112,8 +123,9 @@ def parse(table: str, name: str, partition: str | None, data: bytes) -> ParsedFi
             continue
         arrays[field.name], unparsable = _typed(pyarrow.array(by_column[field.name], pyarrow.string()), field.type)
         for row in unparsable:
-            reason = f"{field.name}: {abbreviated(by_column[field.name][row])} {_FORMS[field.type][1]}"
-            faults.setdefault(lines[row], []).append(Fault((field.name,), reason))
+            rule = _FORMS[field.type][1]
+            reason = f"{field.name}: {abbreviated(by_column[field.name][row])} {rule}"
+            faults.setdefault(lines[row], []).append(Fault((field.name,), reason, rule))
     file = ParsedFile(name, partition, day, texts, pyarrow.table(arrays), lines, faults)
     if day:
         _check_days(file, day)
@@ -134,8 +146,8 @@ def _day(table: str, name: str, partition: str | None) -> date | None:
     return day
 
 
-def _lines(name: str, data: bytes) -> tuple[list[str], list[str]]:
-    """The header's fields, and the lines after it."""
+def _lines(name: str, data: bytes) -> tuple[list[str], list[str], bool]:
+    """The header's fields, the lines after it, and whether the last of them is known to be whole."""
     if not data:
         raise UnreadableFileError(name, "the file is empty")
     if name.endswith(".gz"):
@@ -143,12 +155,14 @@ def _lines(name: str, data: bytes) -> tuple[list[str], list[str]]:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise UnreadableFileError(name, f"its gzip is damaged or cut short ({error})") from error
+    # Gzip has a length and a checksum. Of other files a transfer that broke off leaves a part that looks like a file.
+    is_whole = name.endswith(".gz") or data.endswith(b"\n")
     text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").removesuffix("\n")
     if not text:
         raise UnreadableFileError(name, "the file is empty")
     first, *rest = [line.removesuffix("\r") for line in text.split("\n")]
     fields = _fields(first)
-    return ([first] if isinstance(fields, str) else fields), rest
+    return ([first] if isinstance(fields, str) else fields), rest, is_whole
 
 
 def _fields(text: str) -> list[str] | str:
@@ -189,7 +203,10 @@ def _typed(text: pyarrow.Array, kind: pyarrow.DataType) -> tuple[pyarrow.Array, 
     text = pc.if_else(pc.is_in(text, _MISSING), None, text)
     if kind not in _FORMS:
         return text, ()
-    well_formed = pc.if_else(pc.match_substring_regex(text, _FORMS[kind][0]), text, None)
+    if kind == pyarrow.int64():
+        well_formed = _whole_numbers(text)
+    else:
+        well_formed = pc.if_else(pc.match_substring_regex(text, _FORMS[kind][0]), text, None)
     if pyarrow.types.is_timestamp(kind):
         # Not pyarrow's strptime, which reads February 30 as March 2; nor its cast, which stops at the first bad one.
         instants = pd.to_datetime(well_formed.to_pandas(), format="%Y-%m-%dT%H:%M:%SZ", errors="coerce", utc=True)
@@ -197,6 +214,41 @@ def _typed(text: pyarrow.Array, kind: pyarrow.DataType) -> tuple[pyarrow.Array, 
     else:
         values = well_formed.cast(kind)
     return values, np.flatnonzero(pc.and_(text.is_valid(), values.is_null()).to_numpy(zero_copy_only=False))
+
+
+def _whole_numbers(text: pyarrow.Array) -> pyarrow.Array:
+    """The digits of whole numbers, also of those in another form, such as `17.0`; null for all else."""
+    if pc.all(pc.match_substring_regex(text, _DIGITS)).as_py() is not False:
+        return text
+    text = pc.replace_substring_regex(text, _WITHOUT_FRACTION, r"\1")
+    plain = pc.match_substring_regex(text, _DIGITS)
+    others = pc.unique(text.filter(pc.invert(plain))).drop_null().to_pylist()
+    digits = {other: str(number) for other in others if (number := _whole_number(other)) is not None}
+    found = pc.index_in(text, pyarrow.array([*digits], pyarrow.string()))
+    return pc.if_else(plain, text, pyarrow.array([*digits.values()], pyarrow.string()).take(found))
+
+
+def _whole_number(text: str) -> int | None:
+    """The whole number of 64 bits that a text such as `17.0`, `1.70e1` or `1e+05` stands for; None where it does not.
+
+    Not by way of a float, which has fifteen digits. A spreadsheet writes 123456789012 as `1.23457E+11`: where an `E+`
+    asks for more digits than are there, they are not known.
+    """
+    if not (form := _WHOLE.fullmatch(text)):
+        return None
+    sign, digits, fraction, letter, plus, exponent = form.groups("")
+    shift = int(f"{plus}{exponent}" or 0) - len(fraction)
+    if shift > 0 and letter + plus == "E+":
+        return None
+    number = int(digits + fraction)
+    if shift < 0:
+        number, lost = divmod(number, 10**-shift)
+        if lost:
+            return None
+    else:
+        number *= 10**shift
+    number = -number if sign == "-" else number
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def _check_days(file: ParsedFile, day: date) -> None:
@@ -209,7 +261,10 @@ def _check_days(file: ParsedFile, day: date) -> None:
             found = date(*parts)
         except (ValueError, OverflowError):
             shown = "-".join(str(part) for part in parts)
-            file.blame(file.lines[row], Fault(("year", "month", "day"), f"year, month, day: {shown} is not a date"))
+            file.blame(
+                file.lines[row],
+                Fault(("year", "month", "day"), f"year, month, day: {shown} is not a date", "is not a date"),
+            )
         else:
             raise UnreadableFileError(file.name, f"line {file.lines[row]} is of {found}, and the file is for {day}")
 

@@ -1,4 +1,7 @@
-"""Landed files into the warehouse's schema `raw`; what breaks a table's schema into `raw_rejected`."""
+"""Landed files into the warehouse's schema `raw`; what breaks a table's schema into `raw_rejected`.
+
+What breaks a table's limits is not stored until a person accepts it: the table keeps what it had.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.flights import partitions as by
+from assets.flights.storing import Accepted, raw_key, refusal, store, words
 from resources.frames import by_partition
 from resources.landing import LandedFile, LandingZone
 from resources.preview import column_schema
@@ -29,11 +33,6 @@ REFERENCE_TABLES = {
 }
 
 
-def raw_key(table: str) -> dg.AssetKey:
-    """The asset of a raw table."""
-    return dg.AssetKey(["raw", table])
-
-
 def newest_files(landing: LandingZone, table: str) -> dict[str | None, LandedFile]:
     """The table's landed files by partition (None for a reference table)."""
     return {file.partition: file for file in landing.files(table)}
@@ -46,17 +45,6 @@ def read(table: str, files: Sequence[LandedFile], landing: LandingZone) -> "Inta
     with ThreadPoolExecutor(8) as readers:  # one after another, hundreds of objects take long on S3
         contents = list(readers.map(lambda file: landing.read(file.table, file.name), files))
     return read_landed(table, [(f.name, f.partition, data) for f, data in zip(files, contents, strict=True)])
-
-
-def store(warehouse: Warehouse, table: str, intake: "Intake", days: Sequence[str] | None) -> None:
-    """Put what was read in place of these days' rows, accepted and rejected ones in one transaction."""
-    with warehouse.transaction() as transaction:
-        if days is None:
-            transaction.replace(f"raw.{table}", intake.arrow)
-            transaction.replace(f"raw_rejected.{table}", intake.rejected)
-        else:
-            transaction.replace(f"raw.{table}", intake.arrow, by.DAY_COLUMNS[table], days)
-            transaction.replace(f"raw_rejected.{table}", intake.rejected, "partition_day", days)
 
 
 def daily_table(table: str, description: str) -> dg.AssetsDefinition:
@@ -75,7 +63,10 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
         kinds={"csv"},
     )
     def daily(
-        context: dg.AssetExecutionContext, landing: LandingZone, warehouse: dg.ResourceParam[Warehouse]
+        context: dg.AssetExecutionContext,
+        config: Accepted,
+        landing: LandingZone,
+        warehouse: dg.ResourceParam[Warehouse],
     ) -> dg.MaterializeResult:
         landed = newest_files(landing, table)
         missing = [day for day in context.partition_keys if day not in landed]
@@ -83,8 +74,9 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
             landing.check_there()  # what is only not mounted may be back when the step is tried again
         present = [landed[day] for day in context.partition_keys if day in landed]
         intake = read(table, present, landing)
-        good = [day for day in context.partition_keys if day in intake.counts]
-        store(warehouse, table, intake, good)
+        readable = [day for day in context.partition_keys if day in intake.counts]
+        passed = store(warehouse, table, intake, readable, words(context, table, landed, config))
+        good = [day for day in readable if day not in passed.refused]
 
         rows_of = by_partition(intake.arrow, [by.DAY_COLUMNS[table]], good)
         versions = {day: data_version(rows) for day, rows in rows_of.items()}
@@ -95,13 +87,20 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
                 "landed_file": landing.path_of(table, landed[day].name),
                 "arrived_ns": str(landed[day].arrived_ns),
                 "arrival": landed[day].arrival,
+                **passed.accepted.get(day, {}),
             }
             for day in good
         }
-        if rejected := intake.rejected.num_rows:
+        if rejected := sum(intake.counts[day].rejected for day in good):
             context.log.warning(f"raw/{table}: {rejected} rows were set aside in raw_rejected.{table}")
 
         failures = [str(error) for error in intake.unreadable]
+        failures += [
+            refusal(
+                table, landing.path_of(table, landed[day].name), landed[day].arrival, how, intake.commonest.get(day, [])
+            )
+            for day, how in passed.refused.items()
+        ]
         failures += [f"nothing has landed at {landing.path_of(table, f'{day}.csv.gz')}" for day in missing]
         if failures:
             # The good days are stored: say so one by one, then fail for the others, which keep what they had.
@@ -115,7 +114,7 @@ def daily_table(table: str, description: str) -> dg.AssetsDefinition:
                     )
                 )
             raise dg.Failure(
-                f"raw/{table}: {len(failures)} of {len(context.partition_keys)} days could not be read; the other "
+                f"raw/{table}: {len(failures)} of {len(context.partition_keys)} days cannot be taken; the other "
                 f"{len(good)} are stored.\n" + "\n".join(failures[:20]),
                 allow_retries=False,
             )
@@ -145,24 +144,35 @@ def reference_table(table: str, description: str) -> dg.AssetsDefinition:
         owners=["team:flights"],
         kinds={"csv"},
     )
-    def reference(landing: LandingZone, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
-        landed = newest_files(landing, table).get(None)
+    def reference(
+        context: dg.AssetExecutionContext,
+        config: Accepted,
+        landing: LandingZone,
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> dg.MaterializeResult:
+        files = newest_files(landing, table)
+        landed = files.get(None)
         if landed is None:
             landing.check_there()
             raise dg.Failure(f"nothing has landed at {landing.path_of(table, f'{table}.csv')}", allow_retries=False)
         intake = read(table, [landed], landing)
         if intake.unreadable:
             raise dg.Failure(str(intake.unreadable[0]), allow_retries=False) from intake.unreadable[0]
-        store(warehouse, table, intake, None)
+        passed = store(warehouse, table, intake, None, words(context, table, files, config))
+        path = landing.path_of(table, landed.name)
+        for how in passed.refused.values():
+            reasons = intake.commonest.get(None, [])
+            raise dg.Failure(f"raw/{table}: {refusal(table, path, landed.arrival, how, reasons)}", allow_retries=False)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(data_version(intake.arrow)),
             metadata={
                 "dagster/row_count": intake.arrow.num_rows,
                 "dagster/column_schema": column_schema(intake.arrow.schema),
                 "rejected_rows": intake.rejected.num_rows,
-                "landed_file": landing.path_of(table, landed.name),
+                "landed_file": path,
                 "arrived_ns": str(landed.arrived_ns),
                 "arrival": landed.arrival,
+                **passed.accepted.get(None, {}),
             },
         )
 

@@ -11,6 +11,7 @@ import pandera.pandas as pa
 import pyarrow
 
 from assets.flights import partitions as by
+from resources.limits import Limits
 
 ZONE = "America/New_York"  # of all three airports of origin
 
@@ -80,7 +81,7 @@ def _table(
 _CARRIER = _pattern("[A-Z0-9]{2}", "a carrier code of two capital letters or digits")
 _TAIL_NUMBER = _pattern("[A-Z0-9]{3,6}", "a tail number of 3 to 6 capital letters or digits")
 _AIRPORT = _pattern("[A-Z0-9]{3}", "an airport code of three capital letters or digits")
-_TEXT = pa.Check.str_length(1, 200, error="is not 1 to 200 characters long")
+_TEXT = _pattern(r"\S(.{0,198}\S)?", "1 to 200 characters long without spaces around")
 _CALENDAR = {
     "year": _column(_INTEGER, _range(1900, 2100)),
     "month": _column(_INTEGER, _range(1, 12)),
@@ -201,6 +202,12 @@ airports = _table(
 
 SCHEMAS: dict[str, pa.DataFrameSchema] = {
     schema.name: schema for schema in (flights, weather, planes, airlines, airports)
+}
+
+# How much of a day, or of a reference table, may go missing unseen: `resources.limits` has what is not said here.
+LIMITS: dict[str, Limits] = {
+    **dict.fromkeys(SCHEMAS, Limits()),
+    "weather": Limits(drop_from_weekday=None),  # the record's last day has no observation
 }
 
 

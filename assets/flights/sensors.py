@@ -110,13 +110,16 @@ def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> d
     return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
+RAW_CHECKS = dg.AssetSelection.checks_for_assets(*map(raw_key, (*DAILY_TABLES, *REFERENCE_TABLES)))
+
 # In runs of its own: a candidate that finds no GPU fails alone, and the champion of its month is not skipped with it.
 NEURAL = dg.AssetSelection.assets(["models", "delay_neural"])
 
 automation_sensors = [
     automation_sensor(
         "etl",
-        FOLLOWING,
+        # The raw tables' checks ask for nothing, but no second sensor of this kind shall be made for them.
+        FOLLOWING | RAW_CHECKS,
         "Landed days through dbt into features and training sets; with models into predictions and their quality.",
     ),
     automation_sensor(

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from datetime import date
 from functools import cache
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.flights import replay
+from assets.flights import parsing, replay
 from assets.flights.intake import REJECTED, Count, Intake, UnreadableFileError, read_landed
 from assets.flights.schemas import SCHEMAS, arrow_schema
 
@@ -58,6 +59,12 @@ MALFORMED = [
     ("flights", with_values(sched_dep_time="abc"), "sched_dep_time", "abc is not a whole number"),
     ("flights", with_values(flight="15.5"), "flight", "15.5 is not a whole number"),
     ("flights", with_values(flight="9" * 40), "flight", "is not a whole number"),
+    ("flights", with_values(flight="9" * 19), "flight", "is not a whole number"),
+    ("flights", with_values(flight="17.05"), "flight", "17.05 is not a whole number"),
+    ("flights", with_values(flight="1.7051e3"), "flight", "1.7051e3 is not a whole number"),
+    ("flights", with_values(flight="1.2E+03"), "flight", "1.2E+03 is not a whole number"),
+    ("flights", with_values(flight="1e99"), "flight", "1e99 is not a whole number"),
+    ("flights", with_values(flight="."), "flight", ". is not a whole number"),
     ("flights", with_values(flight="0"), "flight", "0 is not in 1..9999"),
     ("flights", with_values(sched_dep_time="1275"), "sched_dep_time", "1275 is not a time of day as HHMM"),
     ("flights", with_values(dep_time="2460"), "dep_time", "2460 is not a time of day as HHMM"),
@@ -102,6 +109,7 @@ MALFORMED = [
     ("planes", with_values(year="19"), "year", "19 is not in 1900..2100"),
     ("planes", with_values(seats="many"), "seats", "many is not a whole number"),
     ("airlines", with_values(name="x" * 201), "name", "… is not 1 to 200 characters long"),
+    ("airlines", with_values(name="United "), "name", "without spaces around"),
     ("airports", with_values(lat="91"), "lat", "91.0 is not in -90..90"),
     ("airports", with_values(lon="-180.5"), "lon", "-180.5 is not in -180..180"),
     ("airports", with_values(dst="B"), "dst", "B is not one of A, U, N"),
@@ -127,6 +135,58 @@ def test_a_malformed_line_is_rejected_with_its_column_and_reason_and_its_neighbo
     assert words in rejected["reason"]
     assert rejected["record"] == bad.replace("\udcff", "\\xff").replace("\x00", "\\x00")
     assert intake.arrow.equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("number", "forms"),
+    [
+        ("1545", ["1545.0", "1545.", "1545.000", "+1545", "1.545e3", "1.545000000000000000e+03", "154500e-2", "01545"]),
+        ("1200", ["1200.0", "1.2e+03", "1.2E3", "1.200E+03"]),
+    ],
+)
+def test_a_whole_number_is_one_in_whatever_form_it_is_written(number: str, forms: list[str]) -> None:
+    header, *lines = lines_of("flights")
+    expected = take("flights", packed([header, with_values(distance=number)(header, lines[0]), *lines[1:]])).arrow
+
+    for form in forms:
+        changed = [with_values(distance=form)(header, lines[0]), *lines[1:]]
+        assert take("flights", packed([header, *changed])).arrow.equals(expected), form
+
+
+def test_all_numbers_written_as_pandas_writes_a_column_with_a_gap_make_no_difference() -> None:
+    header, *lines = lines_of("flights")
+    numbers = [
+        name
+        for name, kind in zip(arrow_schema("flights").names, arrow_schema("flights").types, strict=True)
+        if kind == pyarrow.int64()
+    ]
+    changed = []
+    for line in lines:
+        fields = dict(zip(header.split(","), line.split(","), strict=True))
+        changed.append(",".join(f"{v}.0" if k in numbers and v != "NA" else v for k, v in fields.items()))
+
+    assert take("flights", packed([header, *changed])).arrow.equals(take("flights", packed([header, *lines])).arrow)
+
+
+@pytest.mark.parametrize("number", [9007199254740993, 999999999999999999, 2**63 - 1, -(2**63)])
+def test_no_digit_of_a_whole_number_is_lost(number: int) -> None:
+    text = pyarrow.array([f"{number}.0", None, str(number)])
+
+    values, unparsable = parsing._typed(text, pyarrow.int64())
+
+    assert values.to_pylist() == [number, None, number]
+    assert not len(list(unparsable))
+
+
+def test_the_last_line_of_a_plain_file_that_is_cut_short_is_rejected() -> None:
+    header, *lines = lines_of("airlines")
+    cut = "\n".join([header, *lines])[:-3].encode()
+
+    intake = read_landed("airlines", [("airlines.csv", None, cut)])
+
+    assert [row["line"] for row in intake.rejected.to_pylist()] == [len(lines) + 1]
+    assert "may be cut short" in intake.rejected["reason"][0].as_py()
+    assert len(intake.rows) == len(lines) - 1
 
 
 def test_the_later_row_of_a_key_is_rejected_and_names_the_first() -> None:

@@ -1,17 +1,22 @@
 """In whatever order days come and however often they are made, the tables are the same; what fails keeps its rows."""
 
 import gzip
+import importlib.util
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import dagster as dg
 import pandas as pd
 import pytest
 
-from assets.flights import replay
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, SCORED, Platform, copied
+from assets.flights import dbt_models, replay
+from resources.dbt import Dbt
+from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, QUIET, SCORED, Platform, copied
 from tests.signals_in_dbt import signal_after
+from tilth.partition_ranges import range_tags
 
 FIRST, MIDDLE, LAST = DAYS = ["2013-01-30", "2013-01-31", "2013-02-01"]
 DAILY = [*DAILY_RAW, *DAILY_DBT, *FEATURES]
@@ -47,7 +52,7 @@ def resent(in_pieces: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with copied(in_pieces.deployment.home, tmp_path_factory.mktemp("resent")) as platform:
         send(platform, MIDDLE, lines(platform, MIDDLE)[::3])
         send(platform, LAST, [])
-        platform.make([*DAILY_RAW, *DAILY_DBT], FIRST, LAST)
+        platform.make([*DAILY_RAW, *DAILY_DBT], FIRST, LAST, accept={"flights": "the airlines say so"})
         platform.make(FEATURES, FIRST, MIDDLE)
         platform.materialize([*FEATURES, *SCORED], LAST)
         yield platform
@@ -117,6 +122,10 @@ def test_a_day_sent_again_with_fewer_rows_holds_exactly_those(in_pieces: Platfor
 def test_a_day_sent_again_without_rows_leaves_none_of_it(in_pieces: Platform, resent: Platform, name: str) -> None:
     assert len(table(in_pieces, name, LAST)) > 0
     assert len(table(resent, name, LAST)) == 0
+    # Whoever emptied it says so: a person by the raw day's acceptance, the other assets themselves.
+    recorded = resent.latest(name.replace(".", "/").split("/"), LAST)
+    assert recorded
+    assert {"emptied_of_rows", "accepted"} & recorded.metadata.keys()
 
 
 def test_beside_a_broken_file_the_other_days_are_stored_and_recorded(in_pieces: Platform, copy: Platform) -> None:
@@ -183,12 +192,50 @@ def test_beside_a_day_that_fails_a_dbt_test_the_others_count_as_made_and_it_does
     assert_equal(in_pieces, copy, ["features/departures"], *DAYS)
 
 
+def with_dbt_test(folder: Path, sql: str) -> ModuleType:
+    """`assets.flights.dbt_models` over a copy of the dbt project to which this test was added."""
+    source = Path(dbt_models.__file__)
+    shutil.copytree(source.parent / "dbt", folder / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    (folder / "dbt/tests/added.sql").write_text(sql)
+    spec = importlib.util.spec_from_file_location("copied_dbt_models", shutil.copy(source, folder))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_failing_test_over_two_models_that_is_no_check_fails_its_days_alone(
+    in_pieces: Platform, copy: Platform, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    added = with_dbt_test(
+        tmp_path_factory.mktemp("added"),
+        "{{ config(tags=['daily']) }}\n"
+        "select flight_date from {{ ref('departures') }} join {{ ref('daily_lateness') }} using (flight_date)\n"
+        f"where {{{{ in_days('flight_date') }}}} and flight_date = date '{MIDDLE}'",
+    )
+    send(copy, LAST, lines(copy, LAST)[1:])
+    copy.make(DAILY_RAW, LAST)
+    before = copy.latest(DAILY_DBT[2], MIDDLE)
+    resources = {"dbt": Dbt(added.project, copy.warehouse), "warehouse": copy.warehouse}
+    job = dg.Definitions([added.daily_models], resources=resources).resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=copy.instance, tags=range_tags(FIRST, LAST), run_config=QUIET, raise_on_error=False
+    )
+
+    assert f"1 of 3 days fail added, or cannot be told from such days: {MIDDLE}." in errors(result)
+    assert len(table(copy, "marts.departures", LAST)) == len(lines(copy, LAST))
+    assert copy.latest(DAILY_DBT[2], LAST) != in_pieces.latest(DAILY_DBT[2], LAST)
+    assert copy.latest(DAILY_DBT[2], MIDDLE) == before
+    assert_equal(in_pieces, copy, ["marts.departures", "marts.daily_lateness"], MIDDLE)
+
+
 @pytest.mark.parametrize("model", ["marts.departures", "marts.daily_lateness"])
 def test_where_dbt_is_cancelled_between_a_model_and_its_tests_the_marts_hold_what_was_recorded(
     in_pieces: Platform, copy: Platform, model: str
 ) -> None:
     send(copy, MIDDLE, lines(copy, MIDDLE)[::3])
-    copy.make(DAILY_RAW, MIDDLE)
+    copy.make(DAILY_RAW, MIDDLE, accept={"flights": "the airlines say so"})
     with signal_after(model, signal.SIGINT):
         result = copy.materialize(DAILY_DBT, MIDDLE)
 

@@ -384,3 +384,44 @@ def test_a_landing_zone_on_disk_does_not_wait_for_the_libraries_of_s3(tmp_path: 
     )
     said = subprocess.run([sys.executable, "-c", used], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "False"]
+
+
+def place(landing: LandingZone, path: str) -> None:
+    """Put a file where `put` would refuse to."""
+    if landing.uri.startswith("s3://"):
+        bucket, _, prefix = landing.uri.removeprefix("s3://").partition("/")
+        landing._store.client.put_object(Bucket=bucket, Key=f"{prefix}/{path}", Body=b"")  # pyright: ignore
+    else:
+        file = Path(landing.uri, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def test_files_whose_names_nobody_reads_are_told_with_the_nearest_name_that_would_be(landing: LandingZone) -> None:
+    unread = {
+        "sales/2020-01-01.CSV.GZ": "sales/2020-01-01.csv.gz",
+        "sales/2020-01-02.csv": "sales/2020-01-02.csv.gz",
+        "sales/20200102.csv.gz": "sales/2020-01-02.csv.gz",
+        "sales/2020/01/02.csv.gz": "sales/2020-01-02.csv.gz",
+        "sales/2020/2020-01-03.csv.gz": "sales/2020-01-03.csv.gz",
+        "sales/sales_2020-01-03.csv.gz": "sales/2020-01-03.csv.gz",
+        "Sales/2020-01-03.csv.gz": "sales/2020-01-03.csv.gz",
+        "sales/sales.csv": None,
+        "shops/shops.csv.gz": "shops/shops.csv",
+        "SHOPS/Shops.csv": "shops/shops.csv",
+    }
+    days = ["2020-01-01", "2020-01-02", "2020-01-03"]
+    for path in (
+        "sales/2020-01-01.csv.gz",
+        "sales/.2020-01-02.csv.gz.part",
+        "sales/.tmp/2020-01-02.csv",
+        "shops/shops.csv",
+    ):
+        place(landing, path)
+    assert landing.unread("sales", days) == landing.unread("shops") == landing.unread("other") == {}
+    for path in unread:
+        place(landing, path)
+
+    found = landing.unread("sales", days) | landing.unread("shops")
+    assert found.keys() == unread.keys()
+    assert {path: name for path, name in found.items() if unread[path]} == {p: n for p, n in unread.items() if n}

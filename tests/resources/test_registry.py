@@ -3,7 +3,9 @@
 import json
 import pickle
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -36,11 +38,66 @@ def test_a_model_and_its_card_come_back_as_they_were_stored(tmp_path: Path) -> N
 
 
 def test_a_type_that_is_not_on_the_list_is_refused(tmp_path: Path) -> None:
-    registry = ModelRegistry(str(tmp_path), trusted=[])
     odd = make_pipeline(FunctionTransformer(np.testing.assert_equal), fitted())
-    registry.save(KEY, "2013-01|EWR", StoredModel(odd, {}))
-    with pytest.raises(UntrustedTypesFoundException, match="assert_equal"):
+    function = "numpy.testing._private.utils.assert_equal"
+    address = ModelRegistry(str(tmp_path), trusted=[function]).save(KEY, "2013-01|EWR", StoredModel(odd, {}))
+    with pytest.raises(UntrustedTypesFoundException, match="assert_equal") as raised:
+        ModelRegistry(str(tmp_path), trusted=[]).load(KEY, "2013-01|EWR")
+    assert str(raised.value).startswith(f"{address}: ")
+
+
+class Unlisted:
+    """As `Line`, but of no type that the registry knows."""
+
+    def fit(self) -> None: ...
+
+
+class Broken:
+    """A model of arrays that forgets what it needs to come back."""
+
+    def to_tensors(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        return {"weights": np.zeros(1)}, {}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], configuration: Mapping[str, str]) -> "Broken":
+        raise KeyError(f"unit of {len(tensors)} tensors, {len(configuration)} settings")
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(FunctionTransformer(lambda x: x), fitted()),
+        make_pipeline(FunctionTransformer(partial(np.add, 1)), FunctionTransformer(lambda x: x)),
+        make_pipeline(FunctionTransformer(np.testing.assert_equal), fitted()),
+        Unlisted(),
+        Broken(),
+        (number for number in range(3)),
+    ],
+)
+def test_what_could_not_be_loaded_again_is_not_stored_and_the_last_model_stays(tmp_path: Path, estimator: Any) -> None:
+    registry = ModelRegistry(str(tmp_path), trusted=[], tensor_models=[Broken])
+    registry.save(KEY, "2013-01|EWR", StoredModel(fitted(), {"auc": 0.5}))
+    with pytest.raises(ValueError, match=r"models/guess 2013-01\|EWR: this \w+ is not stored.*top level of modules"):
+        registry.save(KEY, "2013-01|EWR", StoredModel(estimator, {}))
+    assert registry.load(KEY, "2013-01|EWR").card == {"auc": 0.5}
+
+
+@pytest.mark.parametrize("what", ["skops", "tensors"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "cut at the start", "zeros", "text"])
+def test_a_damaged_file_is_named_by_its_address_with_what_to_do(
+    registry: ModelRegistry, what: str, damage: str
+) -> None:
+    model = StoredModel(fitted(), {}) if what == "skops" else line({})
+    address = registry.save(KEY, "2013-01|EWR", model)
+    (name,) = stored(registry)
+    data = registry._files.read(name)
+    cut = len(data) // 2
+    changed = {"empty": b"", "cut": data[:cut], "cut at the start": data[cut:], "zeros": bytes(cut), "text": b"<html>"}
+    registry._files.write(name, changed[damage])
+
+    with pytest.raises(ValueError, match=r"Materialize models/guess 2013-01\|EWR again") as raised:
         registry.load(KEY, "2013-01|EWR")
+    assert str(raised.value).startswith(f"{address} is damaged: ")
 
 
 def test_a_missing_model_is_named_with_the_next_step(tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""What of the dbt project would lose rows, or be no asset, is refused when definitions load."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from dagster_dbt import DbtProject, dbt_assets
+from pydantic import SecretStr
+
+from assets.flights.dbt_models import checked, project, translator
+from resources.dbt import Dbt, dbt_project, target_folder
+from resources.warehouse import Warehouse
+from tests.conftest import QUIET
+
+DAILY, REFERENCE = "models/marts/daily", "models/marts/reference"
+SELECT = "select date '2013-01-01' as flight_date, 1 as n"
+# By file, its settings, and the words of the refusal; None where it is right.
+CASES = {
+    f"{DAILY}/by_table.sql": ("materialized='table'", "materialized: table"),
+    "models/plain.sql": (
+        "materialized='incremental', tags=['daily'], meta={'partition_expr': 'flight_date'}",
+        "no incremental_strategy",
+    ),
+    f"{DAILY}/appended.sql": ("incremental_strategy='append'", "incremental_strategy: append"),
+    f"{DAILY}/by_key.sql": (
+        "incremental_strategy='delete+insert', unique_key='flight_date'",
+        "incremental_strategy: delete+insert",
+    ),
+    f"{DAILY}/batches.sql": (
+        "incremental_strategy='microbatch', event_time='flight_date', begin='2013-01-01', batch_size='day'",
+        "incremental_strategy: microbatch",
+    ),
+    "models/no_column.sql": ("materialized='view', tags=['daily']", "no meta: {partition_expr"),
+    f"{DAILY}/right.sql": ("on_schema_change='ignore'", None),
+    f"{DAILY}/seen.sql": ("materialized='view'", None),
+    f"{DAILY}/inlined.sql": ("materialized='ephemeral'", None),
+    f"{REFERENCE}/kept.sql": ("materialized='incremental'", None),
+    "models/elsewhere.sql": ("materialized='table'", "has neither of the tags daily and reference"),
+    "models/other/nested/lost.sql": ("materialized='view'", "has neither of the tags daily and reference"),
+    "models/both.sql": ("materialized='table', tags=['daily', 'reference']", "has both of the tags"),
+    "models/tagged.sql": ("materialized='table', tags=['reference']", None),
+}
+SEEDS = {"codes": None, "lost_codes": "has neither of the tags", "daily_codes": "a seed has no partitions"}
+SNAPSHOTS = {
+    "history": None,
+    "lost_history": "has neither of the tags",
+    "daily_history": "a snapshot has no partitions",
+}
+TAGS = {"lost": "", "daily": "daily"}
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> DbtProject:
+    """The project with all of these added, parsed once."""
+    folder = tmp_path_factory.mktemp("spoilt") / "dbt"
+    shutil.copytree(project.project_dir, folder, ignore=shutil.ignore_patterns("target", "logs"))
+    for name, (settings, _) in CASES.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{{{{ config(contract={{'enforced': false}}, {settings}) }}}}\n{SELECT}\n")
+    (folder / "seeds").mkdir()
+    (folder / "snapshots").mkdir()
+    tag_of = {name: TAGS.get(name.partition("_")[0], "reference") for name in (*SEEDS, *SNAPSHOTS)}
+    for name in SEEDS:
+        (folder / f"seeds/{name}.csv").write_text("code\nA\n")
+    entries = [f"  - name: {name}\n    config: {{tags: [{tag_of[name]}], schema: staging}}\n" for name in SEEDS]
+    (folder / "seeds/seeds.yml").write_text("seeds:\n" + "".join(entries))
+    for name in SNAPSHOTS:
+        (folder / f"snapshots/{name}.sql").write_text(
+            f"{{% snapshot {name} %}}\n{{{{ config(tags=[{tag_of[name]!r}], schema='marts', unique_key='faa', "
+            "strategy='check', check_cols='all') }}\nselect * from {{ ref('airports') }}\n{% endsnapshot %}\n"
+        )
+    return dbt_project(folder, Warehouse(SecretStr(f"duckdb:///{folder}/warehouse.duckdb")))
+
+
+@pytest.fixture(scope="module")
+def refusal(spoilt: DbtProject) -> list[str]:
+    with pytest.raises(ValueError, match="cannot be made into assets") as raised:
+        checked(spoilt)
+    return str(raised.value).splitlines()[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *((Path(file).stem, words) for file, (_, words) in CASES.items()),
+        *SEEDS.items(),
+        *SNAPSHOTS.items(),
+    ],
+)
+def test_what_would_lose_rows_or_be_no_asset_is_refused_by_its_name(
+    refusal: list[str], name: str, words: str | None
+) -> None:
+    said = [line for line in refusal if re.search(rf" {name} \(", line)]
+
+    assert len(said) == (0 if words is None else 1)
+    assert words is None or words in said[0]
+
+
+def test_seeds_and_snapshots_with_the_tag_are_assets_that_are_made(spoilt: DbtProject) -> None:
+    warehouse = Warehouse(SecretStr(f"duckdb:///{spoilt.project_dir}/warehouse.duckdb"))
+    warehouse.replace("marts.airports", pa.table({"faa": ["EWR"]}))
+
+    @dbt_assets(
+        manifest=spoilt.manifest_path, select="codes history", project=spoilt, dagster_dbt_translator=translator
+    )
+    def made(context: dg.AssetExecutionContext, dbt: dg.ResourceParam[Dbt]) -> Iterator[Any]:
+        with target_folder() as target:
+            yield from dbt.build(context, target).stream()
+
+    result = dg.materialize([made], resources={"dbt": Dbt(spoilt, warehouse)}, run_config=QUIET)
+
+    assert result.success
+    assert made.keys == {dg.AssetKey(["staging", "codes"]), dg.AssetKey(["marts", "history"])}
+    assert warehouse.read("staging.codes")["code"].to_pylist() == ["A"]
+    assert warehouse.read("marts.history")["faa"].to_pylist() == ["EWR"]
