@@ -74,7 +74,7 @@ def sweep(
         gaps, ignored = (chosen.resolve(graph) if chosen else set() for chosen in (optional, reference))
         late: dict[dg.AssetKey, dict[str, int]] = {}
         busy: dict[dg.AssetKey, set[str]] = {}
-        with kept_connections(instance):
+        with kept_connections(instance), dg.partition_loading_context(dynamic_partitions_store=instance):
             for key in sorted(target.resolve(graph)):
                 if graph.get(key).automation_condition is None:
                     continue
@@ -82,17 +82,17 @@ def sweep(
                 found, busy[key] = out_of_date(instance, graph, key, ignored, 0 if before else seen, gaps)
                 late[key] = {p: now if last > seen else before.get(p, now) for p, last in found.items()}
             asked = {key: _ready(instance, graph, key, late, now - patience_seconds) for key in late}
-        wanted: dict[str, list[dg.AssetKey]] = defaultdict(list)
-        for key, partitions in asked.items():
-            for partition in partitions:
-                wanted[partition].append(key)
-        requests = in_ranges(
-            [
-                dg.RunRequest(asset_selection=sorted(keys), partition_key=partition or None)
-                for partition, keys in sorted(wanted.items())
-            ],
-            repository.assets_defs_by_key,
-        )
+            wanted: dict[str, list[dg.AssetKey]] = defaultdict(list)
+            for key, partitions in asked.items():
+                for partition in partitions:
+                    wanted[partition].append(key)
+            requests = in_ranges(
+                [
+                    dg.RunRequest(asset_selection=sorted(keys), partition_key=partition or None)
+                    for partition, keys in sorted(wanted.items())
+                ],
+                repository.assets_defs_by_key,
+            )
         for request in requests:
             names = ", ".join(key.to_user_string() for key in request.asset_selection or ())
             context.log.info(f"{names} {request.partition_key or request.tags}: made from older inputs than there are")
@@ -117,6 +117,8 @@ def out_of_date(
         since: only what changed or was made after the event of this number is looked at.
         optional: inputs whose absent partitions hold nothing back.
 
+    To be called in a `dg.partition_loading_context` of the instance, which keeps the keys of dynamic partitions.
+
     Returns:
         The partitions, without those that a run is making or tried in vain since their inputs changed, each with the
         number of the event by which it was last made or tried, or 0; and the partitions that a run is making.
@@ -127,7 +129,7 @@ def out_of_date(
     if not any(number > since for of_asset in (made, *numbers.values()) for number in of_asset.values()):
         return {}, set()
     definition = node.partitions_def
-    partitions = definition.get_partition_keys(dynamic_partitions_store=instance) if definition else [NO_PARTITION]
+    partitions = definition.get_partition_keys() if definition else [NO_PARTITION]
     reads = upstream_partitions(graph, key, partitions)
     attempts = attempts_at(instance, key, definition)
     busy = _under_way(instance, attempts)
