@@ -50,8 +50,8 @@ class LightSteps:
         return running and step.limit_seconds is not None and time.monotonic() - step.began > step.limit_seconds
 
     def death(self, step_key: str) -> str:
-        """How the step's process ended; empty while it lives. Where the log says how the step ended, that counts; also of
-        exit code 0, with which a library may end the whole program.
+        """How the step's process ended; empty while it lives. Where the log says how the step ended, that counts,
+        also of exit code 0, with which a library may end the whole program.
         """
         if why := self._steps[step_key].not_started:
             return f"could not be started ({why})"
