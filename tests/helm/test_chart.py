@@ -386,7 +386,7 @@ class TestKubernetes:
     @pytest.mark.parametrize(
         ("change", "restarted"),
         [
-            ("branch=next", {"location-flights"}),
+            ("modelsPerRun=7", {"location-flights"}),
             ("runCoordinator.maxConcurrentRuns=3", {"location-flights", "webserver", "daemon"}),
             ("networkPolicy.enabled=false", set()),
         ],
