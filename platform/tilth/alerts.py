@@ -15,17 +15,18 @@ from typing import Any
 import dagster as dg
 from pydantic import SecretStr
 
-from tilth.alert_messages import RENEWED_AFTER_SECONDS, Message, Outbox, to_send, with_changes
+from tilth.alert_messages import REFUSED, RENEWED_AFTER_SECONDS, Message, Outbox, to_send, with_changes
 from tilth.failed_ticks import Ticks, failed_ticks
 from tilth.incidents import Look, look
 from tilth.kept_connections import kept_connections
 from tilth.newest_event import newest_event
-from tilth.webhook import WebhookError, check, post
+from tilth.webhook import RefusedError, WebhookError, check, post
 
 INTERVAL_SECONDS = 30
 _FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 900.0
 # Dagster gives a look 60 seconds.
 _DELIVERY_SECONDS = 20.0
+_SHORT = 300
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def alert_sensor(outbox: Outbox, webhook: SecretStr) -> dg.SensorDefinition:
             if changed != kept:
                 outbox.keep(changed)
             kept, cursor = changed, replace(_after(cursor, newest, found, changed), failing=failing)
-        waiting = [message for message in kept if message.sent_at is None]
+        waiting = [message for message in kept if message.waits]
         if waiting and (not cursor.failures or _is_due(cursor.send_at, now)):
             send = _to_webhook(webhook) if webhook.get_secret_value() else _to_log(context.log)
             cursor = _deliver(context, outbox, kept, send, cursor)
@@ -148,20 +149,26 @@ def _after(cursor: _Cursor, newest: int, found: Look, kept: Sequence[Message]) -
 def _deliver(
     context: dg.SensorEvaluationContext, outbox: Outbox, kept: Sequence[Message], send: Send, cursor: _Cursor
 ) -> _Cursor:
-    """Send what is waiting, in its order up to the first that is not taken; the outbox has it afterwards."""
+    """Send what is waiting, in its order, until none is taken; the outbox has it afterwards.
+
+    One that is refused itself is tried shortened, and then holds back no other.
+    """
     began, now = time.monotonic(), time.time()
     tried: dict[str, Message] = {}
     failed: WebhookError | None = None
-    left = sum(message.sent_at is None for message in kept)
+    left = sum(message.waits for message in kept)
     try:
         for level, text, group in to_send(kept):
             if time.monotonic() - began > _DELIVERY_SECONDS:
                 break
+            sent: dict[str, Any] = {"sent_at": datetime.now(UTC), "last_error": ""}
             try:
-                send(level, text)
+                _send(send, level, text)
+            except RefusedError as error:
+                sent = {"last_error": f"{REFUSED}{error}"}
+                context.log.warning(f"{error}, which is kept: {text.splitlines()[0]}")
             except WebhookError as error:
-                failed = error
-            sent = {"last_error": str(failed)} if failed else {"sent_at": datetime.now(UTC), "last_error": ""}
+                failed, sent = error, {"last_error": str(error)}
             tried |= {message.id: replace(message, attempts=message.attempts + 1, **sent) for message in group}
             if failed:
                 break
@@ -170,11 +177,20 @@ def _deliver(
         if tried:
             outbox.keep([tried.get(message.id, message) for message in kept])
     if not failed:
-        return replace(cursor, failures=0, send_at=now if left else None)
+        again = [message.attempts for message in tried.values() if message.waits]
+        later = now + _FIRST_PAUSE * 2 ** min(again) if again else None
+        return replace(cursor, failures=0, send_at=now if left else later)
     failures = cursor.failures + 1
     pause = max(min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE), failed.retry_after)
     context.log.warning(f"{failed}. {left} alerts wait and are kept; the next try is in {pause:.0f} s.")
     return replace(cursor, failures=failures, send_at=time.time() + pause)
+
+
+def _send(send: Send, level: str, text: str) -> None:
+    try:
+        send(level, text)
+    except RefusedError:
+        send(level, f"{text.splitlines()[0][:_SHORT]}\n(Shortened: the whole was refused. The lake holds it.)")
 
 
 def _to_webhook(address: SecretStr) -> Send:
