@@ -9,16 +9,23 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+from pydantic import SecretStr
 
 from benchmarks.orchestration import BIN, ROOT, Commands
 from benchmarks.report import Figure, load_average, report
+from resources.alert_log import AlertLog
+from resources.lake import Lake
 from tests import synthetic
+from tilth.alerts import alert_sensor
+from tilth.freshness import partition_lag_checks
+from tilth.sweep import sweep
 
 SIZES = (100, 300, 1000)
 DAYS, DAYS_MADE, MINUTES = 1000, 30, 3
@@ -51,7 +58,59 @@ def size(folder: Path) -> list[Figure]:
             # The first layer comes from outside and has none.
             for growth in [at_all[more] / at_all[fewer] * (fewer - synthetic.LAYER) / (more - synthetic.LAYER)]
         ),
+        *looks_of_own_sensors(folder / "own", SIZES[-1]),
     ]
+
+
+def looks_of_own_sensors(home: Path, assets: int) -> list[Figure]:
+    """Of sweep, lag and alerts: a look with nothing new, and one after a new day of the first layer, in a process that
+    has looked before; a look of the sweep in all of its ticks together. And the sweep's longest tick of all.
+    """
+    load, made = load_average(), synthetic.synthetic(assets, DAYS)
+    keys = [dg.AssetKey(synthetic.name_of(number).split("/")) for number in range(assets)]
+    checks, lag = partition_lag_checks(keys)
+    # Longer than this takes, so that it asks for nothing and the daemon is not needed.
+    missed = sweep("missed", dg.AssetSelection.all(), patience_seconds=86_400)
+    alerts = alert_sensor(AlertLog(Lake(str(home / "lake")), "synthetic"), SecretStr(""))
+    sensors = [missed, lag, alerts]
+    repository = dg.Definitions(made.assets, asset_checks=checks, sensors=sensors).get_repository_def()
+    home.mkdir()
+    (home / "dagster.yaml").write_text((ROOT / "platform/dagster.yaml").read_text())
+    os.environ["DAGSTER_HOME"] = str(home)
+    cursors: dict[str, str | None] = {}
+    ticks: list[float] = []
+
+    def look(sensor: dg.SensorDefinition) -> float:
+        ticks.clear()
+        unfinished = True
+        while unfinished:
+            context = dg.build_sensor_context(instance, cursor=cursors.get(sensor.name), repository_def=repository)
+            began = time.perf_counter()
+            found = sensor.evaluate_tick(context)
+            ticks.append(time.perf_counter() - began)
+            unfinished = "still to be looked at" in (found.skip_message or "")
+            cursors[sensor.name] = found.cursor
+        print(f"  {sensor.name}: {sum(ticks):.2f} s in {len(ticks)} ticks")
+        return sum(ticks)
+
+    figures = []
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        make_days(instance, assets)
+        longest = 0.0
+        for sensor in (*sensors, *sensors):  # also at what the first look itself records
+            look(sensor)
+            longest = max(longest, *ticks) if sensor is missed else longest
+        largest = f"{assets:,} assets x {DAYS:,} days"
+        figures.append(Figure(f"{largest}: the longest tick of the sweep", longest, "s", "<= 60", load))
+        for sensor in sensors:
+            figures.append(Figure(f"{largest}: {sensor.name}, nothing new", look(sensor), "s", "<= 1", load))
+        day = str(synthetic.FIRST_DAY + timedelta(days=DAYS_MADE))
+        for key in keys[: synthetic.LAYER]:
+            tags = {"dagster/data_version": day}
+            store(instance, [dg.AssetMaterialization(key.path, partition=day, tags=tags)])
+        for sensor in sensors:
+            figures.append(Figure(f"{largest}: {sensor.name}, one new day", look(sensor), "s", "<= 10", load))
+    return figures
 
 
 def seconds_of_looks(home: Path, assets: int, of_size: Mapping[str, str]) -> tuple[float, float]:

@@ -76,5 +76,4 @@ class AlertLog:
 
 
 def _period(message: Message) -> str:
-    waits = message.sent_at is None or message.is_open
-    return _CURRENT if waits else message.raised_at.date().isoformat()
+    return _CURRENT if message.waits or message.is_open else message.raised_at.date().isoformat()

@@ -35,6 +35,7 @@ class Webhook:
     pause: float = 0.0
     port: int = 0
     refuses: Callable[[str], bool] = field(default=lambda _: False)
+    refusal: int = 500
 
     @property
     def address(self) -> SecretStr:
@@ -55,7 +56,7 @@ class Webhook:
                 if taken and not over.is_set():
                     webhook.texts.append(text)
                     webhook.bodies.append(body)
-                self.send_response(200 if taken else webhook.status if webhook.status != 200 else 500)
+                self.send_response(200 if taken else webhook.status if webhook.status != 200 else webhook.refusal)
                 for name, value in webhook.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", "0")

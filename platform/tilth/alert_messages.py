@@ -13,6 +13,9 @@ from tilth.incidents import ERROR, INFO, WARNING, Incident, Look
 MOST_AT_ONCE = 20
 # Partitions that fail while their asset's incident is open are told of as soon as that is so old.
 RENEWED_AFTER_SECONDS = 3600
+# A message that the webhook does not take while it takes others is tried so often.
+MOST_TRIES = 3
+REFUSED = "Refused: "
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Message:
     """One row of the outbox: that an incident began, or that it is over (`recovers`). Times are in UTC.
 
     `ended_at` is, of one that began, when it was over; `sent_at` is null until it was delivered, after so many
-    `attempts`, the last of which failed with `last_error`.
+    `attempts`, the last of which failed with `last_error`. One that is refused while others are taken is not tried for
+    ever.
     """
 
     id: str
@@ -42,6 +46,11 @@ class Message:
     def is_open(self) -> bool:
         """Whether it is of an incident that is not over."""
         return not self.recovers and self.ended_at is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be sent."""
+        return self.sent_at is None and not (self.attempts >= MOST_TRIES and self.last_error.startswith(REFUSED))
 
 
 class Outbox(Protocol):
@@ -108,7 +117,7 @@ def _id(of: str, at: datetime) -> str:
 
 def to_send(kept: Sequence[Message]) -> Iterator[tuple[str, str, list[Message]]]:
     """Level and text of each message to send, and the rows that it is of."""
-    waiting = [message for message in kept if message.sent_at is None]
+    waiting = [message for message in kept if message.waits]
     for (_, recovers), of_look in groupby(waiting, lambda message: (message.raised_at, message.recovers)):
         group = list(of_look)
         if len(group) <= MOST_AT_ONCE:

@@ -75,9 +75,10 @@ class Answered(dg.AutomationCondition[dg.AssetKey]):
             return dg.AutomationResult(context, candidates)
         wanted = candidates.expensively_compute_partition_keys() if candidates.is_partitioned else {NO_PARTITION}
         attempts = attempts_at(view.instance, context.key, context.partitions_def)
-        found = tried_in_vain(view.instance, view.asset_graph, context.key, attempts, wanted)
-        found |= made_from_present(view.instance, view.asset_graph, context.key, wanted - found)
-        found |= to_be_made(view.instance, context.key, context.partitions_def, wanted - found)
+        with dg.partition_loading_context(dynamic_partitions_store=view.instance):
+            found = tried_in_vain(view.instance, view.asset_graph, context.key, attempts, wanted)
+            found |= made_from_present(view.instance, view.asset_graph, context.key, wanted - found)
+            found |= to_be_made(view.instance, context.key, context.partitions_def, wanted - found)
         if candidates.is_partitioned:
             return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(found))
         return dg.AutomationResult(context, candidates if found else context.get_empty_subset())

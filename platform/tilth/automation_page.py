@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 
@@ -40,22 +42,41 @@ def page(definitions: dg.Definitions, module: str) -> str:
         "| asset | by | condition | reads |",
         "|---|---|---|---|",
     ]
-    for key in graph.toposorted_asset_keys:
-        node = graph.get(key)
-        if node.automation_condition is None:
-            continue
-        last = (node.partitions_def.get_last_partition_key() if node.partitions_def else None) or NO_PARTITION
-        reads = upstream_partitions(graph, key, [last])[last]
-        read = [f"`{parent.to_user_string()}`{_window(last, keys)}" for parent, keys in reads.items()]
-        label = node.automation_condition.get_label() or node.automation_condition.name
-        by = _partitions(node.partitions_def)
-        row = f"`{key.to_user_string()}` | {by} | `{label}` | {', '.join(read)}"
-        lines.append(f"| {row} |")
+    with _example_keys(graph):
+        for key in graph.toposorted_asset_keys:
+            node = graph.get(key)
+            if node.automation_condition is None:
+                continue
+            last = (node.partitions_def.get_last_partition_key() if node.partitions_def else None) or NO_PARTITION
+            reads = upstream_partitions(graph, key, [last])[last]
+            read = [f"`{parent.to_user_string()}`{_window(last, keys)}" for parent, keys in reads.items()]
+            label = node.automation_condition.get_label() or node.automation_condition.name
+            by = _partitions(node.partitions_def)
+            row = f"`{key.to_user_string()}` | {by} | `{label}` | {', '.join(read)}"
+            lines.append(f"| {row} |")
     for label, condition in CONDITIONS.items():
         meaning = inspect.cleandoc(condition.__doc__ or "").replace("\nArgs:\n", "\n")
         meaning = meaning.replace("\n        ", " ").replace("\n    ", "\n- ")
         lines += ["", f"## {label.capitalize()}: `{condition.__name__}`", "", meaning]
     return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def _example_keys(graph: Any) -> Iterator[None]:
+    """One key for all of each dynamic partitions definition, whose own are kept in an instance."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        for node in graph.asset_nodes:
+            for definition in _dimensions(node.partitions_def):
+                if isinstance(definition, dg.DynamicPartitionsDefinition) and definition.name:
+                    instance.add_dynamic_partitions(definition.name, [f"each of {definition.name}"])
+        with dg.partition_loading_context(dynamic_partitions_store=instance):
+            yield
+
+
+def _dimensions(definition: dg.PartitionsDefinition | None) -> list[dg.PartitionsDefinition | None]:
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        return [dimension.partitions_def for dimension in definition.partitions_defs]
+    return [definition]
 
 
 def _window(partition: str, read: list[str]) -> str:

@@ -72,15 +72,19 @@ class _RangedAutomation(dg.AutomationConditionSensorDefinition):
         if there == self._idle:
             return SensorExecutionData(skip_message="Nothing was recorded since the last look.", cursor=context.cursor)
         self._evaluation_fn = lambda context: [self._look(context)]
-        with kept_connections(context.instance), _without_collection():
+        with (
+            kept_connections(context.instance),
+            _without_collection(),
+            dg.partition_loading_context(dynamic_partitions_store=context.instance),
+        ):
             evaluated = super().evaluate_tick(context)
-        # A request changes what the next look sees, also when nothing else does.
-        self._idle = None if evaluated.run_requests else (evaluated.cursor, *there[1:])
-        if not evaluated.run_requests or context.repository_def is None:
-            return evaluated
-        return copy(
-            evaluated, run_requests=in_ranges(evaluated.run_requests, context.repository_def.assets_defs_by_key)
-        )
+            # A request changes what the next look sees, also when nothing else does.
+            self._idle = None if evaluated.run_requests else (evaluated.cursor, *there[1:])
+            if not evaluated.run_requests or context.repository_def is None:
+                return evaluated
+            return copy(
+                evaluated, run_requests=in_ranges(evaluated.run_requests, context.repository_def.assets_defs_by_key)
+            )
 
     def _look(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Evaluate all conditions, as Dagster's sensor does."""
@@ -121,7 +125,10 @@ def _without_collection() -> Iterator[None]:
 def in_ranges(
     requests: Sequence[dg.RunRequest], assets_by_key: Mapping[dg.AssetKey, dg.AssetsDefinition]
 ) -> list[dg.RunRequest]:
-    """The requests with those for neighbouring partitions of the same assets made one."""
+    """The requests with those for neighbouring partitions of the same assets made one.
+
+    To be called in a `dg.partition_loading_context` of the instance, which keeps the keys of dynamic partitions.
+    """
     alike: dict[tuple[object, ...], dict[str, dg.RunRequest]] = defaultdict(dict)
     ranged: list[dg.RunRequest] = []
     for request in requests:

@@ -76,7 +76,7 @@ def for_each_partition(
 
     planned = planned_materializations(context)
     with tempfile.TemporaryDirectory(prefix="tilth-", ignore_cleanup_errors=True) as folder:
-        shared = {name: share(name, frame, keys, Path(folder)) for name, frame in frames.items()}
+        shared = {name: share(name, frame, keys, Path(folder), _dimensions(context)) for name, frame in frames.items()}
         function = partial(_make, asset, fn, shared)
         if workers == 1:
             outcomes = _in_this_process(function, keys)
@@ -126,6 +126,12 @@ def _keys(context: dg.AssetExecutionContext, asset: str) -> list[str]:
     return [key for key in keys if key not in recorded]
 
 
+def _dimensions(context: dg.AssetExecutionContext) -> list[str]:
+    definition = context.assets_def.specs_by_key[context.asset_key].partitions_def
+    several = isinstance(definition, dg.MultiPartitionsDefinition)
+    return [dimension.name for dimension in definition.partitions_defs] if several else []
+
+
 def _earlier_tries(context: dg.AssetExecutionContext) -> dict[str, float]:
     """When the runs began in which this step was tried before: this one, and those that it goes on from."""
     run, runs = context.run, [context.run_id] if context.retry_number else []
@@ -151,7 +157,10 @@ def _module(fn: Any) -> str:
 def _make(asset: str, fn: Callable[..., Any], frames: Mapping[str, SharedFrame], key: str) -> dg.MaterializeResult[Any]:
     for name, frame in frames.items():
         if not frame.has(key):
-            raise LookupError(f"{asset} {key}: {name} has no rows for it; materialize what {name} is read from first.")
+            others = f": {frame.others}" if frame.others else ""
+            raise LookupError(
+                f"{asset} {key}: {name} has no rows for it{others}; materialize what {name} is read from first."
+            )
     began, cpu_before = time.perf_counter(), time.process_time()
     made = fn(key, **{name: frame.read(key) for name, frame in frames.items()})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

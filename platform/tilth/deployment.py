@@ -6,7 +6,7 @@ Every value has an embedded default, so that a laptop needs no configuration; a 
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -44,7 +44,8 @@ class Deployment(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TILTH_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=lambda: _project_root() / ".tilth")
-    branch: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    # The folder within lake and models. Warehouse and event log have none yet.
+    branch: str = "main"
     landing_uri: str = ""
     warehouse_uri: SecretStr = SecretStr("")
     lake_uri: str = ""
@@ -63,6 +64,16 @@ class Deployment(BaseSettings):
     # Credentials come from where AWS' own tools look for them: variables, a profile, the machine's or pod's role.
     s3_endpoint_url: str = Field(default="", pattern="^($|https?://)")
     s3_region: str = ""
+
+    @field_validator("branch")
+    @classmethod
+    def _is_main(cls, branch: str) -> str:
+        if branch != "main":
+            raise ValueError(
+                f"TILTH_BRANCH is {branch!r}: a branch would overwrite the tables of main in the warehouse, which it "
+                "shares with it. Leave TILTH_BRANCH out, and give a trial a TILTH_HOME and stores of its own."
+            )
+        return branch
 
     @model_validator(mode="after")
     def _fill_in(self) -> Self:

@@ -33,7 +33,13 @@ def with_followers(
     and neither that nor the asset itself is being made. A request that shares a partition with another stays as it is:
     what is made of both would be made twice.
     """
-    graph: Any = repository.asset_graph
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        return _with_followers(requests, instance, repository.asset_graph, target)
+
+
+def _with_followers(
+    requests: Sequence[dg.RunRequest], instance: dg.DagsterInstance, graph: Any, target: dg.AssetSelection
+) -> list[dg.RunRequest]:
     cut = [_partitions(request, graph) for request in requests]
     alone = [n for n, own in enumerate(cut) if not any(own & other for m, other in enumerate(cut) if m != n)]
     coming: dict[dg.AssetKey, set[str]] = {}

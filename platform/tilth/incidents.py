@@ -18,7 +18,7 @@ from tilth.failed_runs import Ended, Made, Runs, failed_partitions
 from tilth.input_versions import NO_PARTITION
 
 ERROR, WARNING, INFO = "ERROR", "WARNING", "INFO"
-CHECK, FRESHNESS, MATERIALIZATION, RUN = "check", "freshness", "materialization", "run"
+CHECK, FRESHNESS, MATERIALIZATION, RUN, TICK = "check", "freshness", "materialization", "run", "tick"
 
 _NAMED = 5
 # Of an asset, so many failed runs are looked into, the newest first: each costs two queries.

@@ -39,7 +39,8 @@ def upstream_partitions(
 ) -> dict[str, dict[dg.AssetKey, list[str]]]:
     """By partition of the asset, those that it reads of each asset directly upstream of it.
 
-    `graph` is a repository's or a job's `asset_graph`.
+    `graph` is a repository's or a job's `asset_graph`. To be called in a `dg.partition_loading_context` of the
+    instance, which keeps the keys of dynamic partitions.
     """
     own = graph.get(key).partitions_def
     reads: dict[str, dict[dg.AssetKey, list[str]]] = {partition: {} for partition in partitions}
@@ -118,7 +119,8 @@ def step_inputs(
             versions[parent] = {**present_versions(instance, parent), **own[parent]}
         elif (seen := step.maybe_fetch_and_get_input_asset_version_info(parent)) is not None:
             versions[parent] = present_versions(instance, parent, seen.storage_id)
-    reads = upstream_partitions(graph, key, partitions)
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        reads = upstream_partitions(graph, key, partitions)
     return {
         partition: inputs_of({parent: read[parent] for parent in versions}, versions)
         for partition, read in reads.items()

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import ceil, log2
 from typing import Any, Literal
 
 import dagster as dg
@@ -50,6 +51,8 @@ HEALTH_SECONDS = 2
 # before, of all runs, again.
 EVENTS_LOOKED_AT_AGAIN = 256
 LOSSES_ON_SPOT, LOSSES = 2, 5
+# From 1Mi to 512Ti.
+_DOUBLINGS = 30
 _ENDED = {
     dg.DagsterEventType.STEP_SUCCESS,
     dg.DagsterEventType.STEP_FAILURE,
@@ -103,7 +106,7 @@ class _Lanes(StepDelegatingExecutor):
         wait_for_turn(plan_context.instance, plan_context.run_id)
         for event in super().execute(plan_context, execution_plan):
             if event.is_step_success:
-                self._lanes.remember(plan_context.instance, event.step_key or "")
+                self._lanes.remember(plan_context.instance, plan_context.dagster_run, event.step_key or "")
             yield event
 
     def log_failure_or_retry_event_after_error(
@@ -211,17 +214,17 @@ class _Steps(StepHandler):
         attempts[step_key] = max(0, attempts.get(step_key, 0) - self._begun_again[step_key])
         return known_state._replace(previous_retry_attempts=attempts)
 
-    def remember(self, instance: dg.DagsterInstance, step_key: str) -> None:
+    def remember(self, instance: dg.DagsterInstance, run: dg.DagsterRun, step_key: str) -> None:
         """Keep how much memory the step needed, if that was more than what one that asks for as much begins with."""
         asked, given = self._asked.get(step_key), self._given.get(step_key)
         if asked and given and given.memory not in (None, asked.memory):
-            needed = {**_needed(instance, step_key), asked.memory or "": given.memory}
-            instance.daemon_cursor_storage.set_cursor_values({_place(step_key): json.dumps(needed)})
+            place = _places(run, step_key, asked.memory)[_doublings(asked.memory, given.memory)]
+            instance.daemon_cursor_storage.set_cursor_values({place: given.memory})
 
     def _first_request(self, context: StepHandlerContext, step: Any) -> Request:
         """What the first attempt is given: what is asked for, or what was needed when it last asked for as much."""
         asked = self._asked[step.key]
-        needed = _needed(context.instance, step.key).get(asked.memory or "")
+        needed = _needed(context.instance, context.dagster_run, step.key, asked.memory)
         if needed is None:
             return asked
         needed = min(needed, self._deployment.memory_ceiling, key=quantity)
@@ -322,14 +325,22 @@ def _what(context: StepHandlerContext, step: Any) -> str:
     return f"{_names(step)} {tags.get('dagster/partition') or (f'{ends[0]} to {ends[1]}' if ends[0] else '')}".strip()
 
 
-def _place(step_key: str) -> str:
-    return f"tilth/memory/{step_key}"
+def _places(run: dg.DagsterRun, step_key: str, asked: str | None) -> list[str]:
+    """Where it is kept what a step of this code location needed that asked for so much memory: a place for each
+    doubling, so that of two runs at once neither undoes what the other has learnt.
+    """
+    location = run.tags.get(".dagster/repository", "")
+    return [f"tilth/memory/{location}/{step_key}/{asked or ''}/{doublings}" for doublings in range(_DOUBLINGS)]
 
 
-def _needed(instance: dg.DagsterInstance, step_key: str) -> dict[str, str]:
-    """By how much memory the step asked for, how much it needed."""
-    found = instance.daemon_cursor_storage.get_cursor_values({_place(step_key)}).get(_place(step_key))
-    return json.loads(found) if found else {}
+def _doublings(asked: str | None, given: str) -> int:
+    return min(_DOUBLINGS - 1, max(0, ceil(log2(quantity(given) / (quantity(asked) if asked else 2**20)))))
+
+
+def _needed(instance: dg.DagsterInstance, run: dg.DagsterRun, step_key: str, asked: str | None) -> str | None:
+    """The most memory that the step needed of all times it asked for so much; None where that was enough."""
+    found = instance.daemon_cursor_storage.get_cursor_values({*_places(run, step_key, asked)})
+    return max(found.values(), key=quantity, default=None)
 
 
 def _cause(problem: Exception) -> str:

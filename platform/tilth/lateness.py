@@ -85,13 +85,14 @@ def late_partitions(
         left += new
     keys = [key for key in graph.toposorted_asset_keys if key in above]
     gaps, lookups = (chosen.resolve(graph, allow_missing=True) if chosen else set() for chosen in (optional, reference))
-    log = _Log(instance, graph, keys, lookups, memory or Memory())
     late: LatePartitions = {}
-    for key in keys:
-        if graph.get(key).parent_keys <= {key}:
-            late[key] = {partition: Late(at, (key, partition)) for partition, at in arrivals.get(key, {}).items()}
-        else:
-            late[key] = _late_of(log, key, late, gaps)
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        log = _Log(instance, graph, keys, lookups, memory or Memory())
+        for key in keys:
+            if graph.get(key).parent_keys <= {key}:
+                late[key] = {partition: Late(at, (key, partition)) for partition, at in arrivals.get(key, {}).items()}
+            else:
+                late[key] = _late_of(log, key, late, gaps)
     return {key: late[key] for key in assets}
 
 
@@ -196,7 +197,7 @@ class _Log:
         if definition is None:
             return [NO_PARTITION]
         if definition not in self._keys:
-            self._keys[definition] = definition.get_partition_keys(dynamic_partitions_store=self._instance)
+            self._keys[definition] = definition.get_partition_keys()
         return self._keys[definition]
 
     def recorded(self, key: dg.AssetKey) -> dict[str, Inputs]:

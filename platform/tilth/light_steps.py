@@ -50,12 +50,16 @@ class LightSteps:
         return running and step.limit_seconds is not None and time.monotonic() - step.began > step.limit_seconds
 
     def death(self, step_key: str) -> str:
-        """How the step's process died; empty while it lives, and when it ended by itself: the log then says how."""
+        """How the step's process ended; empty while it lives. Where the log says how the step ended, that counts,
+        also of exit code 0, with which a library may end the whole program.
+        """
         if why := self._steps[step_key].not_started:
             return f"could not be started ({why})"
         code = self._steps[step_key].exit_code
-        if not code:
+        if code is None:
             return ""
+        if code == 0:
+            return "ended with exit code 0 before its step had ended"
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def stop(self, step_key: str, *, ask: bool = True) -> None:

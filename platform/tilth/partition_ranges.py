@@ -15,7 +15,11 @@ def range_tags(first: str, last: str) -> dict[str, str]:
 
 
 def partitions_in(tags: Mapping[str, str], definition: dg.PartitionsDefinition | None) -> Collection[str]:
-    """The partitions that a run with these tags makes of an asset; "" stands for the one of an asset without any."""
+    """The partitions that a run with these tags makes of an asset; "" stands for the one of an asset without any.
+
+    To be called in a `dg.partition_loading_context` of the instance, which keeps the keys of dynamic partitions; so is
+    `ranges`.
+    """
     if definition is None:
         return [""]
     first, last = (tags.get(tag) or tags.get(PARTITION, "") for tag in (RANGE_START, RANGE_END))

@@ -62,6 +62,8 @@ def ending_of(pod: Any, unschedulable_seconds: float) -> Ending | None:
             return Ending("lost", "its pod was told to stop")
         killed = " (SIGKILL)" if ended.exit_code == _SIGKILL else ""
         return Ending("ended", f"its pod {name} ended with exit code {ended.exit_code}{killed}; see the pod's log")
+    if ended is not None:
+        return Ending("ended", f"its pod {name} ended with exit code 0 before its step had ended; see the pod's log")
     waiting = container.state.waiting if container else None
     if waiting is not None and waiting.reason in _HOPELESS:
         return Ending("image", f"{waiting.reason}: {waiting.message or ''}")

@@ -13,6 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +51,23 @@ def seconds(limit: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
+@dataclass
+class _Attempt:
+    """At a step: whether its end was recorded, and whether it was still at work when its time was over."""
+
+    ended: threading.Event = field(default_factory=threading.Event)
+    overdue: bool = False
+
+
 def execute_in_time(executor: dg.Executor, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
     """What the executor, of steps in processes of their own on this machine, does; steps with a `timeout` end by it."""
     limits = {step.key: step.tags[TAG] for step in execution_plan.steps if TAG in step.tags}
-    ended: dict[str, threading.Event] = defaultdict(threading.Event)
-    killed: set[str] = set()
+    attempts: dict[str, _Attempt] = defaultdict(_Attempt)
     record = executor.log_failure_or_retry_event_after_error
 
     def explained(step_context: Any, err_info: Any, known_state: Any) -> dg.DagsterEvent:
         step = step_context.step
-        if step.key in killed:
-            killed.remove(step.key)
+        if attempts[step.key].overdue:
             message = explanation(assets_of(step) or step.key, step_context.dagster_run.tags, limits[step.key])
             err_info = err_info._replace(message=message, stack=[], cls_name="StepTimedOut")
         return record(step_context, err_info, known_state)
@@ -71,29 +78,30 @@ def execute_in_time(executor: dg.Executor, plan_context: Any, execution_plan: An
         for event in executor.execute(plan_context, execution_plan):
             key = event.step_key or ""
             if key in limits and event.event_type is dg.DagsterEventType.STEP_WORKER_STARTED:
-                ended[key] = threading.Event()
-                watch = (event.pid, key, seconds(limits[key]), ended[key], killed)
+                # One that ended just when its time was over says nothing of the next.
+                attempts[key] = _Attempt()
+                watch = (event.pid, seconds(limits[key]), attempts[key])
                 threading.Thread(target=_end_when_due, args=watch, name=f"timeout of {key}", daemon=True).start()
             elif key in limits and event.event_type in _ENDED:
-                ended[key].set()
+                attempts[key].ended.set()
             yield event
     finally:
-        for step_ended in ended.values():
-            step_ended.set()
+        for attempt in attempts.values():
+            attempt.ended.set()
 
 
-def _end_when_due(pid: int, key: str, limit_seconds: float, ended: threading.Event, killed: set[str]) -> None:
+def _end_when_due(pid: int, limit_seconds: float, attempt: _Attempt) -> None:
     """End the process after its time, with the programs that it started, unless its step ends before."""
-    if ended.wait(limit_seconds):
+    if attempt.ended.wait(limit_seconds):
         return
-    killed.add(key)
+    attempt.overdue = True
     processes = [pid, *descendants(pid)]
     # The alarm first: Dagster reports a process that was killed by SIGKILL as short of memory.
     for number in (signal.SIGALRM, signal.SIGKILL):
         for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, number)
-        if ended.wait(_GRACE_SECONDS):
+        if attempt.ended.wait(_GRACE_SECONDS):
             return
 
 

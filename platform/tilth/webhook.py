@@ -6,7 +6,9 @@ The address is the credential: no error and no log line of this file says any of
 import http.client
 import json
 import ssl
+import time
 import urllib.request
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.error import HTTPError
 
@@ -14,6 +16,8 @@ from pydantic import SecretStr
 
 TIMEOUT_SECONDS = 5.0
 _TRY_AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+# What is wrong is the message: another may be taken.
+_NOT_THIS_ONE = {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
 # A longer pause asked for by the other side would silence what is meant to be loud.
 _LONGEST_PAUSE = 3600.0
 
@@ -24,6 +28,10 @@ class WebhookError(Exception):
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RefusedError(WebhookError):
+    """The webhook takes messages, but not this one."""
 
 
 def check(address: SecretStr) -> None:
@@ -41,7 +49,8 @@ def post(address: SecretStr, text: str) -> None:
     """Send a message, and come back within a few seconds whatever the other side does.
 
     Raises:
-        WebhookError: it was not taken.
+        RefusedError: this message was not taken, and others may be.
+        WebhookError: none is taken now.
     """
     check(address)
     try:
@@ -77,10 +86,22 @@ def _opener() -> urllib.request.OpenerDirector:
 def _refused(error: HTTPError) -> WebhookError:
     known = error.code in {status.value for status in HTTPStatus}
     said = f"The webhook answered {error.code}{' ' + HTTPStatus(error.code).phrase if known else ''}"
+    if error.code in _NOT_THIS_ONE:
+        return RefusedError(f"{said} to this message")
     if error.code < HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in _TRY_AGAIN:
         return WebhookError(f"{said}: its address is wrong or no longer valid; correct TILTH_ALERTS_URI")
-    asked = str(error.headers.get("Retry-After", ""))
-    return WebhookError(said, min(float(asked), _LONGEST_PAUSE) if asked.isdecimal() else 0.0)
+    return WebhookError(said, min(_seconds(error.headers.get("Retry-After", "")), _LONGEST_PAUSE))
+
+
+def _seconds(retry_after: str) -> float:
+    """Of the header, which holds seconds or a date; 0 of what is neither."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _why(error: Exception) -> str:

@@ -375,6 +375,15 @@ class TestKubernetes:
         assert done.returncode == 1
         assert "Connection refused" in done.stdout
 
+    def test_a_database_password_that_is_given_is_the_same_however_often_the_chart_is_rendered(self) -> None:
+        given = ("--set", "postgresql.postgresqlPassword=as-it-is_5")
+        first, again = (named(rendered(*given), "Secret", "t-postgresql")["stringData"] for _ in range(2))
+        assert first == again
+        assert first["postgresql-password"] == "as-it-is_5"
+        assert first["warehouse-uri"] == "postgresql://dagster:as-it-is_5@t-postgresql:5432/warehouse"
+        made = [named(rendered(), "Secret", "t-postgresql")["stringData"]["postgresql-password"] for _ in range(2)]
+        assert made[0] != made[1]
+
     def test_no_password_is_in_a_config_map(self, everything: list[str]) -> None:
         objects = rendered(*everything)
         secrets = [value for f in objects if f["kind"] == "Secret" for value in f["stringData"].values()]
@@ -386,7 +395,7 @@ class TestKubernetes:
     @pytest.mark.parametrize(
         ("change", "restarted"),
         [
-            ("branch=next", {"location-flights"}),
+            ("modelsPerRun=7", {"location-flights"}),
             ("runCoordinator.maxConcurrentRuns=3", {"location-flights", "webserver", "daemon"}),
             ("networkPolicy.enabled=false", set()),
         ],

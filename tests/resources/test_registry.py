@@ -234,7 +234,7 @@ def test_an_address_of_no_known_kind_is_refused_when_the_registry_is_made(uri: s
 
 def test_the_settings_of_a_deployment_are_enough(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"s3://{s3.bucket()}/models"
-    for name, value in {"MODELS_URI": uri, "S3_ENDPOINT_URL": s3.endpoint_url, "BRANCH": "review-17"}.items():
+    for name, value in {"MODELS_URI": uri, "S3_ENDPOINT_URL": s3.endpoint_url}.items():
         monkeypatch.setenv(f"TILTH_{name}", value)
     address = ModelRegistry.of(Deployment(), [], []).save(KEY, "2013-01|EWR", StoredModel(fitted(), {}))
-    assert address == f"{uri}/review-17/models/guess/2013-01/EWR.skops"
+    assert address == f"{uri}/main/models/guess/2013-01/EWR.skops"

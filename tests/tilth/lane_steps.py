@@ -51,6 +51,11 @@ def dies_once(context: dg.AssetExecutionContext) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@dg.asset
+def leaves() -> None:
+    os._exit(0)  # as a library that ends its program does
+
+
 @dg.asset(op_tags=timeout("3s"))
 def hangs() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -69,7 +74,7 @@ def after_hangs() -> None: ...
 
 
 defs = dg.Definitions(
-    assets=[first, second, fails, fails_once, dies, dies_once, hangs, hangs_and_would_listen, after_hangs],
+    assets=[first, second, fails, fails_once, dies, dies_once, leaves, hangs, hangs_and_would_listen, after_hangs],
     jobs=[dg.define_asset_job("all_of_them")],
     executor=executor,
 )

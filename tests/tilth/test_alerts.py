@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import dagster as dg
@@ -495,7 +496,7 @@ def test_a_slow_webhook_gets_in_one_look_what_fits_into_its_time_and_the_rest_in
     assert headlines(webhook.texts)[2:] == ["ERROR: The job tidy failed"]
 
 
-@pytest.mark.parametrize("status", [301, 400, 404])
+@pytest.mark.parametrize("status", [301, 404, 410])
 def test_a_wrong_address_is_named_by_its_setting_and_the_message_is_kept(
     shop: Shop, webhook: Webhook, outbox: AlertLog, status: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -509,8 +510,47 @@ def test_a_wrong_address_is_named_by_its_setting_and_the_message_is_kept(
     assert webhook.requests == 1
 
 
-def test_a_webhook_that_asks_for_a_pause_gets_it(shop: Shop, webhook: Webhook, later: Later) -> None:
-    webhook.status, webhook.headers = 429, {"Retry-After": "120"}
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_message_that_is_refused_itself_is_sent_shortened_and_holds_back_no_other(
+    shop: Shop, webhook: Webhook, outbox: AlertLog, status: int
+) -> None:
+    webhook.refuses, webhook.refusal = (lambda text: "is broken" in text and "prices" in text), status
+    shop.broken = {"prices", "tidy"}
+    shop.run("prices")
+    shop.run(job="tidy")
+    assert told(webhook, shop) == [
+        "ERROR: prices failed\n(Shortened: the whole was refused. The lake holds it.)",
+        next(message.text for message in outbox.current() if message.kind == "run").replace("&", "&amp;"),
+    ]
+    assert all(message.sent_at for message in outbox.current())
+
+
+def test_a_message_that_is_refused_also_shortened_is_given_up_after_three_tries_and_kept(
+    shop: Shop, webhook: Webhook, outbox: AlertLog, later: Later, capfd: pytest.CaptureFixture[str]
+) -> None:
+    webhook.refuses, webhook.refusal = (lambda text: "prices failed" in text), 400
+    shop.broken = {"prices"}
+    shop.run("prices")
+    for _ in range(5):
+        shop.tick()
+        later(301)
+    assert webhook.requests == 3 * 2
+    assert "The webhook answered 400 Bad Request to this message, which is kept: ERROR: prices failed" in (
+        capfd.readouterr().err
+    )
+    (kept,) = outbox.current()
+    assert (kept.sent_at, kept.last_error) == (None, "Refused: The webhook answered 400 Bad Request to this message")
+    webhook.refuses = lambda _: False
+    shop.broken = set()
+    shop.run("prices")
+    assert len(told(webhook, shop)) == 1  # that it is over
+    assert outbox.current() == []
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_a_webhook_that_asks_for_a_pause_gets_it(shop: Shop, webhook: Webhook, later: Later, as_date: bool) -> None:
+    after = formatdate(time.time() + 120, usegmt=True) if as_date else "120"
+    webhook.status, webhook.headers = 429, {"Retry-After": after}
     shop.check("positive", passed=False)
     shop.tick()
     webhook.status = 200

@@ -293,6 +293,23 @@ def test_frames_come_whole_or_sliced_and_one_without_rows_fails_alone(
     assert found == {"a": [3, 2, 2], "b": [5, 2, 2], "c": [2, 1, 2], "e": [5, 1, 2], "f": [13, 2, 2]}
 
 
+@pytest.mark.parametrize("by", [["airport", "letter"], ["letter", "airport"]])
+def test_of_two_dimensions_a_slice_is_by_their_names(instance: dg.DagsterInstance, by: list[str]) -> None:
+    days = pd.DataFrame({"letter": list("abab"), "airport": ["EWR", "EWR", "JFK", "JFK"], "n": range(4)})
+    names = pa.table({"name": ["x"]})
+    sliced = batch(look, BOTH, workers=1, days=Sliced(days, by=by), names=names)
+    assert run(instance, sliced, first="EWR|a", last="JFK|b").success
+    found = {event.partition: event.metadata["n"].value for event in recorded(instance)}
+    assert found == {"EWR|a": 0, "EWR|b": 1, "JFK|a": 2, "JFK|b": 3}
+
+
+def test_where_no_partition_has_rows_those_that_there_are_are_named(instance: dg.DagsterInstance) -> None:
+    days = pd.DataFrame({"letter": ["A", "B"], "n": [1, 2]})
+    result = run(instance, batch(look, workers=1, days=Sliced(days, by=["letter"]), names=pa.table({"name": ["x"]})))
+    said = "things a: days has no rows for it: by letter it has rows for 'A', 'B'; materialize what days is read from"
+    assert said in log(instance, result)
+
+
 def use_threads(key: str) -> Made:
     import numpy as np
     from threadpoolctl import threadpool_info

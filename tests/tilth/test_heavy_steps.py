@@ -18,6 +18,7 @@ from kubernetes.client.rest import ApiException
 from tests.tilth import pod_steps
 from tilth import lanes
 from tilth.compute import Request, step_config
+from tilth.deployment import Deployment
 from tilth.heavy_steps import HeavySteps, merged_resources
 from tilth.step_pods import Ending
 
@@ -141,6 +142,32 @@ def test_what_was_needed_is_kept_for_steps_that_ask_for_as_much(
     assert given("small") == ["3Gi"]
     monkeypatch.setenv("TILTH_MEMORY_CEILING", "1Gi")
     assert given("small") == ["2Gi"]
+
+
+def learnt(instance: dg.DagsterInstance, location: str, asked: str | None, needed: str) -> lanes._Steps:
+    """A run of the code location in which `step` asked for so much memory and needed more."""
+    steps = lanes._Steps(Deployment())
+    steps._asked["step"], steps._given["step"] = Request(cpu=1, memory=asked), Request(cpu=1, memory=needed)
+    steps.remember(instance, run_of(location), "step")
+    return steps
+
+
+def run_of(location: str) -> dg.DagsterRun:
+    return dg.DagsterRun(job_name="job", tags={".dagster/repository": f"__repository__@{location}"})
+
+
+@pytest.mark.parametrize("asked", ["3Gi", None])
+def test_what_one_run_learns_another_at_the_same_time_does_not_undo(
+    instance: dg.DagsterInstance, asked: str | None
+) -> None:
+    for needed in ("6Gi", "12Gi", "24Gi", "12Gi", "6Gi"):
+        learnt(instance, "here", asked, needed)
+    assert lanes._needed(instance, run_of("here"), "step", asked) == "24Gi"
+
+
+def test_what_a_step_needed_is_of_its_code_location(instance: dg.DagsterInstance) -> None:
+    learnt(instance, "here", "2Gi", "8Gi")
+    assert lanes._needed(instance, run_of("elsewhere"), "step", "2Gi") is None
 
 
 RUN = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}, "claims": [{"name": "gpu"}]}

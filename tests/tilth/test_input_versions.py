@@ -335,3 +335,29 @@ def test_a_partition_says_what_set_it_off_back_to_the_files_that_landed(chain: C
     }
     assert chain.run("features")
     assert chain.metadata("features", SECOND, "set_off_by") == {}
+
+
+def test_a_look_that_takes_too_long_goes_on_in_the_next_ticks_and_asks_for_the_same(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilth.sweep.PART_SECONDS", -1.0)  # one asset a tick
+    chain.land("second", FIRST)
+    assert chain.run("raw", "clean", "history", days=(FIRST, FIRST))
+    before, asked = chain.cursors["sweep"], []
+    for _ in range(20):
+        asked += chain.asks("sweep")
+        if chain.cursors["sweep"] != before:
+            break
+    assert asked == [(("features",), FIRST, THIRD)]
+
+
+def test_what_was_made_between_two_ticks_of_a_look_is_not_asked_for(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilth.sweep.PART_SECONDS", -1.0)
+    chain.land("second", FIRST)
+    assert chain.run("raw", "clean", "history", days=(FIRST, FIRST))
+    for _ in range(4):  # clean, features, history and summary are judged
+        assert chain.asks("sweep") == []
+    assert chain.run("features", days=(FIRST, SECOND))
+    assert [asks for _ in range(4) for asks in chain.asks("sweep")] == [(("features",), THIRD, THIRD)]

@@ -37,7 +37,9 @@ def test_a_step_waits_for_a_database_that_is_away(found: Path) -> None:
 
 
 def test_what_fails_fails_alone_and_retry_policies_hold(run: Run) -> None:
-    assert set(run.steps(dg.DagsterEventType.STEP_FAILURE)) == {"fails", "dies", "hangs", "hangs_and_would_listen"}
+    assert set(run.steps(dg.DagsterEventType.STEP_FAILURE)) == {
+        *("fails", "dies", "leaves", "hangs", "hangs_and_would_listen")
+    }
     assert set(run.steps(dg.DagsterEventType.STEP_RESTARTED)) == {"fails_once", "dies_once"}
     assert {"fails_once", "dies_once"} <= set(run.steps(dg.DagsterEventType.STEP_SUCCESS))
     assert "after_hangs" not in run.steps(dg.DagsterEventType.STEP_START)
@@ -47,6 +49,12 @@ def test_a_process_that_died_says_how_and_what_to_ask_for(run: Run) -> None:
     died = run.failures()["dies"]
     assert died.startswith("The process of dies was ended by SIGKILL, in the run's pod.")
     assert 'op_tags=compute(memory="4Gi")' in died
+
+
+def test_a_process_that_ends_well_without_having_ended_its_step_has_failed(run: Run) -> None:
+    assert run.failures()["leaves"].startswith(
+        "The process of leaves ended with exit code 0 before its step had ended, in the run's pod."
+    )
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="without /proc a step's own programs are not found")

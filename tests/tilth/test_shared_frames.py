@@ -29,12 +29,12 @@ def table(rows: list[tuple[str, str, int | None]], pieces: int = 1) -> pa.Table:
     )
 
 
-@given(rows=ROWS, pieces=st.integers(1, 3))
-def test_a_partition_reads_exactly_its_rows_in_their_order(
-    rows: list[tuple[str, str, int | None]], pieces: int
+@given(rows=ROWS, pieces=st.integers(1, 3), by=st.permutations(["month", "origin"]))
+def test_a_partition_reads_exactly_its_rows_in_their_order_however_by_is_ordered(
+    rows: list[tuple[str, str, int | None]], pieces: int, by: list[str]
 ) -> None:
     with TemporaryDirectory() as folder:
-        shared = share("rows", Sliced(table(rows, pieces), ["month", "origin"]), KEYS, Path(folder))
+        shared = share("rows", Sliced(table(rows, pieces), by), KEYS, Path(folder), ["month", "origin"])
         for key in KEYS:
             wanted = [row for row in rows if f"{row[0]}|{row[1]}" == key]
             assert shared.has(key) == bool(wanted)
@@ -72,4 +72,33 @@ def test_what_is_no_frame_and_a_column_that_is_not_there_are_named(tmp_path: Pat
     with pytest.raises(TypeError, match=r"airports is a list: give a pandas frame .* functools\.partial"):
         share("airports", ["EWR"], KEYS, tmp_path)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"flights has no column year to slice by; it has \['month', 'origin', 'n'\]"):
-        share("flights", Sliced(table([]), ["year", "origin"]), KEYS, tmp_path)
+        share("flights", Sliced(table([]), ["year", "origin"]), KEYS, tmp_path, ["month", "origin"])
+
+
+@pytest.mark.parametrize("by", [["month", "origin"], ["origin", "month"]])
+def test_a_column_that_is_no_dimension_holds_the_one_that_is_left(by: list[str], tmp_path: Path) -> None:
+    rows = table([("2013-01", "EWR", 1)])
+    assert share("rows", Sliced(rows, by), ["EWR|2013-01"], tmp_path, ["entity", "month"]).has("EWR|2013-01")
+
+
+def test_columns_that_are_no_dimensions_hold_them_in_the_order_of_the_key(tmp_path: Path) -> None:
+    rows = table([("2013-01", "EWR", 1)])
+    assert share("rows", Sliced(rows, ["origin", "month"]), ["EWR|2013-01"], tmp_path, ["a", "b"]).has("EWR|2013-01")
+
+
+def test_where_no_key_matches_those_that_there_are_are_named(tmp_path: Path) -> None:
+    shared = share("rows", Sliced(table([("2013-01", "EWR", 1)]), ["month", "origin"]), KEYS, tmp_path, ["a", "b"])
+    assert shared.others == ""
+    shared = share("rows", Sliced(table([("2013-1", "EWR", 1)]), ["month", "origin"]), KEYS, tmp_path, ["a", "b"])
+    assert shared.others == "by month and origin it has rows for '2013-1|EWR'"
+    many = pa.table({"letter": list("abcdefg")})
+    shared = share("rows", Sliced(many, ["letter"]), ["z"], tmp_path)
+    assert shared.others == "by letter it has rows for 'a', 'b', 'c', 'd', 'e' and 2 more"
+    assert share("rows", Sliced(many.slice(0, 0), ["letter"]), ["z"], tmp_path).others == "it has no rows at all"
+
+
+def test_a_column_is_named_for_each_dimension(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rows is sliced by month, but the key has the dimensions month and origin: "):
+        share("rows", Sliced(table([]), ["month"]), KEYS, tmp_path, ["month", "origin"])
+    with pytest.raises(ValueError, match="rows is sliced by month, origin, but the key has one part: name a column"):
+        share("rows", Sliced(table([]), ["month", "origin"]), KEYS, tmp_path)

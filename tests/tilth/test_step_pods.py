@@ -81,6 +81,7 @@ REFUSED_OR_TAKEN = [
         (pod(waits("CreateContainerConfigError"), phase="Pending"), "image"),
         (pod(ended(1, "Error"), phase="Failed"), "ended"),
         (pod(ended(137, "Error"), phase="Failed"), "ended"),
+        (pod(ended(0, "Completed"), phase="Succeeded"), "ended"),  # where the log has no end of its step
         *[(pod(phase="Failed", reason=reason), "lost") for reason in REFUSED_OR_TAKEN],
         (pod(phase="Failed", reason="AppArmor"), "ended"),
         (pod(phase="Pending", age=PATIENCE + 1, conditions=[NO_NODE]), "unschedulable"),
@@ -96,7 +97,6 @@ def test_it_ended(seen: Seen, how: str) -> None:
     "seen",
     [
         pod(phase="Running"),
-        pod(ended(0, "Completed"), phase="Succeeded"),
         pod(waits("ContainerCreating"), phase="Pending"),
         pod(waits("ErrImagePull"), phase="Pending"),  # once may be the network
         pod(phase="Pending", conditions=[NO_NODE]),

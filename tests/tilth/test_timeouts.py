@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster_shared.error import SerializableErrorInfo
 
 from tests.tilth.run_processes import Run, execute
 from tilth import timeouts
@@ -27,9 +30,13 @@ def run(found: Path) -> Run:
 
 def test_a_step_that_hangs_fails_and_says_which_asset_partition_and_limit_and_what_to_do(run: Run) -> None:
     assert run.status is dg.DagsterRunStatus.FAILURE
-    (why,) = run.failures().values()
+    why = run.failures()["models__stuck"]
     assert why.startswith("models/stuck 2013-01-05 ran longer than its timeout of 4s and was ended.")
     assert 'op_tags=timeout("4s")' in why
+
+
+def test_a_process_that_ends_well_without_having_ended_its_step_has_failed(run: Run) -> None:
+    assert run.failures().keys() == {"models__stuck", "leaves"}
 
 
 def test_it_is_tried_again_only_where_the_asset_has_a_retry_policy(run: Run) -> None:
@@ -51,7 +58,8 @@ def test_the_process_and_the_programs_that_it_started_are_gone(run: Run, found: 
 
 def test_dagster_does_not_take_it_for_a_lack_of_memory(run: Run) -> None:
     deaths = [entry.message for entry in run.log if "child process for step" in entry.message]
-    assert len(deaths) == 2
+    assert len(deaths) == 3
+    deaths = [message for message in deaths if "leaves" not in message]
     assert all("SIGALRM" in message and "memory" not in message for message in deaths)
 
 
@@ -63,10 +71,40 @@ def test_a_process_that_ignores_the_alarm_is_killed(monkeypatch: pytest.MonkeyPa
     with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "deaf\n"
-        killed: set[str] = set()
-        timeouts._end_when_due(process.pid, "step", 0, threading.Event(), killed)
+        attempt = timeouts._Attempt()
+        timeouts._end_when_due(process.pid, 0, attempt)
         assert process.wait() == -9
-        assert killed == {"step"}
+        assert attempt.overdue
+
+
+def test_an_attempt_that_ended_just_at_its_limit_does_not_name_what_the_next_one_dies_of() -> None:
+    """By an executor of two attempts: the first records its own end a moment after its time, the second dies early."""
+    named: list[str] = []
+
+    class Executor(dg.Executor):
+        retries = None  # pyright: ignore[reportAssignmentType,reportIncompatibleMethodOverride]
+        step_dependency_config = None  # pyright: ignore[reportAssignmentType]
+
+        def log_failure_or_retry_event_after_error(self, *arguments: Any) -> Any:
+            named.append(arguments[1].message)
+
+        def execute(self, *_: Any) -> Iterator[Any]:
+            with subprocess.Popen(["sleep", "99"]) as first, subprocess.Popen(["sleep", "99"]) as second:
+                yield happened(dg.DagsterEventType.STEP_WORKER_STARTED, first.pid)
+                first.wait()
+                yield happened(dg.DagsterEventType.STEP_UP_FOR_RETRY, first.pid)
+                yield happened(dg.DagsterEventType.STEP_WORKER_STARTED, second.pid)
+                second.kill()
+                error = SerializableErrorInfo("killed by SIGKILL", [], None)
+                step_context = SimpleNamespace(step=step, dagster_run=SimpleNamespace(tags={}))
+                self.log_failure_or_retry_event_after_error(step_context, error, None)
+
+    def happened(event_type: dg.DagsterEventType, pid: int) -> Any:
+        return SimpleNamespace(event_type=event_type, step_key="step", pid=pid)
+
+    step = SimpleNamespace(key="step", tags=timeout("1s"), step_outputs=())
+    list(timeouts.execute_in_time(Executor(), None, SimpleNamespace(steps=[step])))
+    assert named == ["killed by SIGKILL"]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("90s", 90), ("10m", 600), ("2h", 7200)])

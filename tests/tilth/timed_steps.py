@@ -27,6 +27,11 @@ def stuck_once(context: dg.AssetExecutionContext) -> None:
         time.sleep(FOREVER)
 
 
+@dg.asset(partitions_def=DAYS)
+def leaves() -> None:
+    os._exit(0)
+
+
 @dg.asset(partitions_def=DAYS, op_tags=timeout("10m"))
 def neighbour() -> None:
     """It is at work while the others are ended."""
@@ -38,7 +43,7 @@ def after_neighbour() -> None: ...
 
 
 defs = dg.Definitions(
-    assets=[stuck, stuck_once, neighbour, after_neighbour],
+    assets=[stuck, stuck_once, leaves, neighbour, after_neighbour],
     executor=warm_executor("tests.tilth.timed_steps", max_concurrent=3),
     jobs=[dg.define_asset_job("all_of_them", "*")],
 )
