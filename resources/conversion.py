@@ -67,7 +67,7 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
             f"the column name {strange[0]!r} is no text, and would be another when it is read: rename the columns, "
             "such as by frame.columns = frame.columns.map(str)."
         )
-    names = list(frame.index.names)
+    names: list[Any] = list(frame.index.names)
     if any(name is not None for name in names):
         unlike = [name for name in names if name is None or not isinstance(name, str)]
         # An index that a column repeats says nothing more.

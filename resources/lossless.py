@@ -69,7 +69,7 @@ def beyond_years(column: pa.ChunkedArray) -> bool:
     if not (pa.types.is_date32(kind) or kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"))):
         return False
     day = 1 if pa.types.is_date32(kind) else 86_400_000_000
-    ends = pc.min_max(column.cast(pa.int32() if day == 1 else pa.int64())).as_py()
+    ends = pc.call_function("min_max", [column.cast(pa.int32() if day == 1 else pa.int64())]).as_py()
     return ends["min"] is not None and (ends["min"] < -719_162 * day or ends["max"] >= 2_932_897 * day)
 
 

@@ -118,11 +118,10 @@ class Transaction:
         """
         where = None
         if window:
-            window, kind = Window(*window), None
-            if is_of_time(window):
-                described = self._fetch(f"{_query(what, [window.column], '1 = 0')}").schema
-                kind = type_as_read(described.field(0))
-            where = _condition(what, window, kind)
+            rows_of, kind = window if isinstance(window, Window) else Window(*window), None
+            if is_of_time(rows_of):
+                kind = type_as_read(self._fetch(_query(what, [rows_of.column], "1 = 0")).schema.field(0))
+            where = _condition(what, rows_of, kind)
         return as_read(self._fetch(_query(what, columns, where)))
 
     def exists(self, table: str) -> bool:

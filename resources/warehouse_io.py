@@ -63,7 +63,10 @@ class WarehouseIOManager(dg.IOManager):
         rows, window = arrow_of(obj, context), _window(context)
         parts = None
         with self._warehouse.transaction() as transaction:
-            transaction.replace(table, rows, *(window or ()))
+            if window:
+                transaction.replace(table, rows, window.column, window.keys, window.partitions)
+            else:
+                transaction.replace(table, rows)
             count = transaction.count(table)
         if window:
             places = positions(table, rows[window.column], window)

@@ -112,7 +112,8 @@ def refuse_long_names(table: str, engine: str) -> None:
 def holding_nul(rows: pa.Table) -> str | None:
     """The first column with a text that holds the character NUL."""
     texts = [field.name for field in rows.schema if pa.types.is_string(field.type)]
-    return next((name for name in texts if pc.any(pc.match_substring(rows[name], "\0")).as_py()), None)
+    found = pc.MatchSubstringOptions("\0")
+    return next((n for n in texts if True in pc.call_function("match_substring", [rows[n]], found).to_pylist()), None)
 
 
 def stored_as(kind: pa.DataType, engine: str) -> pa.DataType:
@@ -224,6 +225,10 @@ def fitted(table: str, rows: pa.Table, stored: pa.Schema | None, engine: str) ->
             else:
                 kind = _type_of_new(field, stored is not None, engine)
                 added.append(pa.field(field.name, kind))
+        except ValueError as error:
+            problems.append(f"{table}, column {field.name}: {error}.")
+            continue
+        try:
             columns[field.name] = _cast(column, kind)
         except pa.ArrowInvalid as error:
             advice = "Round it or cast it in the asset"
@@ -233,8 +238,6 @@ def fitted(table: str, rows: pa.Table, stored: pa.Schema | None, engine: str) ->
                 f"{table}, column {field.name}: {field.type} does not fit {kind}, which {engine} stores, without loss "
                 f"({error}). {advice}."
             )
-        except ValueError as error:
-            problems.append(f"{table}, column {field.name}: {error}.")
     problems += [
         f"{table}, column {name}: {type_as_read(here[name])} is stored, none came. Let the asset return it, null where "
         f"it has no value, or first run ALTER TABLE {named} DROP COLUMN {quoted(name)}."
