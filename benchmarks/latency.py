@@ -263,10 +263,10 @@ def main() -> None:
         [
             Figure("a day's files → predictions and quality", day, "s", "<= 25", load),
             Figure("a day / plain Dagster", day / stock_day, "x", "<= 0.35", stock_load),
-            Figure("a day, CPU", day_cpu, "s", "<= 25", load),
+            Figure("a day, CPU", day_cpu, "s", "<= 20", load),
             Figure("a day, CPU / plain Dagster", day_cpu / stock_day_cpu, "x", "<= 0.35", stock_load),
             Figure("a month's last day → champions", our["month"][0], "s", "<= 45", load),
-            Figure("a month's last day → champions, CPU", our["month"][1], "s", "<= 90", load),
+            Figure("a month's last day → champions, CPU", our["month"][1], "s", "<= 60", load),
             Figure("a click → the first step", click, "s", "<= 1.5", load),
             Figure("a click → the first step / plain Dagster", click / stock_click, "x", "<= 0.25", stock_load),
             Figure("a click's run, CPU", median(our["click cpu"]), "s", "<= 3", load),

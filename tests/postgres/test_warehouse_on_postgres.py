@@ -1,5 +1,6 @@
 """The warehouse on a real PostgreSQL: the same rules as on DuckDB, and what only PostgreSQL has."""
 
+import os
 from datetime import datetime
 from decimal import Decimal
 
@@ -108,7 +109,7 @@ def test_a_table_of_a_longer_name_than_postgresql_keeps_is_refused(warehouse: Wa
         warehouse.replace("raw." + "x" * 64, pa.table({"n": [1]}))
 
 
-@settings(max_examples=40)
+@settings(max_examples=int(os.environ.get("FRAMES", "40")))
 @given(frame=frames())
 def test_a_frame_is_read_back_equal_by_every_reader_or_refused_by_the_tables_name(
     postgres_uri: str, frame: object
