@@ -71,7 +71,8 @@ def alert_sensor(outbox: Outbox, webhook: SecretStr) -> dg.SensorDefinition:
     )
     def alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         cursor, now = _cursor(context), time.time()
-        newest, ticks = newest_event(context), _ticks(context)
+        with kept_connections(context.instance):
+            newest, ticks = newest_event(context), _ticks(context)
         failing = tuple(incident.key for incident in ticks.failing)
         # Twice, because a run counts as failed only a moment after its event.
         quiet = cursor.seen == newest == cursor.before and not cursor.waiting and not _is_due(cursor.look_at, now)
