@@ -25,6 +25,20 @@ def check_project(manifest: Mapping[str, Any], *, partitioned: str, whole: str, 
         raise ValueError("The dbt project cannot be made into assets.\n" + "\n".join(faults))
 
 
+def _losing_others(name: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Settings by which a build of some partitions changes the others."""
+    if config.get("full_refresh") is not False:
+        yield (
+            f"{name} has full_refresh: {config.get('full_refresh')}, by which a build can leave nothing but its own "
+            "partitions. Set full_refresh: false."
+        )
+    change = config.get("on_schema_change")
+    if change not in ("append_new_columns", "fail"):
+        yield (
+            f"{name} has on_schema_change: {change}, by which columns go in silence. Set append_new_columns or fail."
+        )
+
+
 def _faults(node: Mapping[str, Any], tags: Sequence[str], strategy: str) -> Iterator[str]:
     partitioned, whole = tags
     config, kind = node["config"], node["resource_type"]
@@ -59,5 +73,7 @@ def _faults(node: Mapping[str, Any], tags: Sequence[str], strategy: str) -> Iter
             f"nothing but its own partitions. Set materialized: incremental with incremental_strategy: {strategy}, or "
             "view."
         )
+    elif materialized == "incremental":
+        yield from _losing_others(name, config)
     if not (node.get("meta") or config.get("meta") or {}).get("partition_expr"):
         yield f"{name} is tagged {partitioned} and has no meta: {{partition_expr: <the column of its partition>}}."

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from resources.conversion import take, to_arrow
 from resources.emptied import say_emptied
 from resources.preview import column_schema, preview
+from tilth.conversion import take, to_arrow
 from tilth.data_versions import data_version
 from tilth.input_versions import NO_PARTITION
 from tilth.partition_versions import set_data_versions
@@ -81,6 +81,9 @@ def arrow_of(frame: Any, context: dg.OutputContext) -> pa.Table:
             f"{context.asset_key.to_user_string()}: {said}. Give the column one type in the asset, such as by "
             'astype("string").'
         ) from error
+    except OverflowError as error:
+        wide = "a whole number has more than 64 bits: make the column text, or decimals"
+        raise ValueError(f"{context.asset_key.to_user_string()}: {wide} ({error}).") from error
     except (TypeError, ValueError) as error:
         raise type(error)(f"{context.asset_key.to_user_string()}: {error}") from None
 

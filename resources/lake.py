@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Field, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from resources.conversion import PIECE_BYTES
 from resources.frames import partition_key_of
 from resources.lake_errors import LakeError, explained
 from resources.lake_partitions import boxes, guarantee, predicate, refuse_foreign
 from resources.lake_schema import fitted, in_one_piece, storable
+from tilth.conversion import PIECE_BYTES
 from tilth.deployment import Deployment
 
 # Row groups an eighth of the default's size, so that the writer holds less of a large table.

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 import pyarrow.dataset as ds
 
-from resources.conversion import as_annotated
 from resources.frames import arrow_of, asked, by_partition, partition_columns, partition_keys, record, wanted_columns
 from resources.lake import Lake
+from tilth.conversion import as_annotated
 from tilth.usage import watch
 
 

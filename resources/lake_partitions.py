@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from resources.frames import partition_key_of
+
+_LONGEST_KEY = 200
 
 
 def refuse_foreign(name: str, rows: pa.Table, columns: Sequence[str], partitions: Sequence[str]) -> None:
@@ -20,6 +23,16 @@ def refuse_foreign(name: str, rows: pa.Table, columns: Sequence[str], partitions
         )
     if rows.num_rows and len(rows.column_names) == len(columns):
         raise ValueError(f"{name}: the frame has no column but {', '.join(columns)}; the lake needs one more.")
+    for column in columns if rows.num_rows else ():
+        kind = rows.schema.field(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (_is_key(kind) or pa.types.is_null(kind) or pa.types.is_large_string(kind) or kind == pa.date64()):
+            raise ValueError(f"{name}: {column} holds the partition key as {kind}; make it text, a date or an integer.")
+    # Some systems have no longer names of folders.
+    if long := next((key for key in partitions if len(quote(key, safe="")) > _LONGEST_KEY), None):
+        raise ValueError(
+            f"{name}: the key {long[:40]}… is too long for a folder's name; give the partition a shorter one."
+        )
     # Delta keeps an empty text in a partition column as null, and could not find the partition again.
     if any("" in (partition.split("|") if len(columns) > 1 else [partition]) for partition in partitions):
         raise ValueError(f"{name}: the lake cannot hold a partition whose key is empty; give it a name.")
@@ -27,8 +40,8 @@ def refuse_foreign(name: str, rows: pa.Table, columns: Sequence[str], partitions
     if foreign:
         raise ValueError(
             f"{name}: rows with {', '.join(columns)} = {sorted(map(str, foreign))[:3]} do not belong to the partitions "
-            f"that are written ({min(partitions)} to {max(partitions)}). Keep them out of the frame that the asset "
-            "returns."
+            f"that are written ({min(partitions)} to {max(partitions)}): in the lake the column holds the key "
+            "itself, as it is written. Keep other rows out of the frame that the asset returns."
         )
 
 

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from resources.conversion import PIECE_BYTES
-from resources.lossless import beyond_years, cast, may_be_cast, refuse_names
+from resources.lossless import cast, may_be_cast, refuse_names, refuse_parts
+from tilth.conversion import PIECE_BYTES, beyond_years
 
 # Delta's types are fewer than Arrow's. These hold every value of the others.
 _WIDER = {
@@ -74,6 +74,8 @@ def fitted(asset: str, rows: pa.Table, stored: pa.Schema | None) -> tuple[pa.Tab
         ValueError: a column that cannot be stored, changed its type or is missing, two of one name; with what to do.
     """
     refuse_names(asset, rows.column_names, stored.names if stored is not None else (), cases=False)
+    for field in rows.schema:
+        refuse_parts(asset, field)
     if stored is not None and rows.num_rows == 0:
         known = [field for field in rows.schema if field.name in stored.names or not pa.types.is_null(field.type)]
         new = [field.with_type(lake_type(field.type)) for field in known if field.name not in stored.names]

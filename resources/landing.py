@@ -139,7 +139,8 @@ class LandingZone(dg.ConfigurableResource):
         """
         read = {file_name(table)} if partitions is None else {file_name(table, key) for key in partitions}
         paths = [path for path in self._store.paths(table) if path not in {f"{table}/{name}" for name in read}]
-        return {path: f"{table}/{_nearest(path, read)}" for path in sorted(paths)}
+        nearest = {path: _nearest(path, read) for path in sorted(paths)}
+        return {path: f"{table}/{name}" if name else "" for path, name in nearest.items()}
 
     def check_there(self) -> None:
         """For who knows that something has landed, and finds less in a listing: the listing may be of nothing.
@@ -292,13 +293,20 @@ def is_landing_name(table: str, name: str) -> bool:
 
 
 def _nearest(path: str, names: Collection[str]) -> str:
-    """Of names that would be read, the one that this path most likely stands for."""
+    """Of names that would be read, the one that this path stands for; empty where it may stand for none or several."""
+    if len(names) == 1:
+        return next(iter(names))
     below = path.partition("/")[2]
     for part in (Path(below).name, below):
         digits = re.sub("[^0-9]", "", part)
-        if same := [name for name in names if digits and re.sub("[^0-9]", "", name) == digits]:
+        # As 20130105, and as 2013-1-5.
+        ymd = re.search(r"(?<![0-9])([0-9]{4})[^0-9]([0-9]{1,2})[^0-9]([0-9]{1,2})(?![0-9])", part)
+        padded = f"{ymd[1]}{ymd[2]:0>2}{ymd[3]:0>2}" if ymd else digits
+        if same := [name for name in names if digits and re.sub("[^0-9]", "", name) == padded]:
             return same[0]
-    return next(iter(get_close_matches(Path(below).name.lower(), names, 1, cutoff=0)), "")
+    # Another day's name is never near: who took it would overwrite that day.
+    worded = [name for name in names if not re.search("[0-9]", name)]
+    return next(iter(get_close_matches(Path(below).name.lower(), worded, 1)), "")
 
 
 def by_arrival(files: Iterable[LandedFile]) -> list[LandedFile]:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 # Whole numbers that every float of so many bits holds: what it is made of is 11, 24 or 53 bits.
 _EXACT_DIGITS_OF = {16: 3, 32: 7, 64: 15}
@@ -44,7 +43,8 @@ def holding_both(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         before, after = (max(pair) for pair in zip(first, second, strict=True))
         if after == 0 and all(pa.types.is_signed_integer(kind) for kind in (one, other)):
             return max(one, other, key=lambda kind: kind.bit_width)
-        return pa.decimal128(before + after, after) if before + after <= 38 else None
+        # Where that is more than there are: SQL refuses a value that has too many before the point, and rounds none.
+        return pa.decimal128(min(before + after, 38), after)
     for number, floating in ((one, other), (other, one)):
         digits = _digits(number)
         if pa.types.is_floating(floating) and digits and digits[1] == 0:
@@ -61,16 +61,22 @@ def _digits(kind: pa.DataType) -> tuple[int, int] | None:
     return None
 
 
-def beyond_years(column: pa.ChunkedArray) -> bool:
-    """Whether a date or an instant in microseconds lies before the year 1 or after 9999: Python has no value for it."""
-    kind = column.type
+def refuse_parts(asset: str, field: pa.Field) -> None:
+    """Refuse structs, however deep, that no store can write.
+
+    Raises:
+        ValueError: a struct without parts, or with two of one name.
+    """
+    kind = field.type
     if pa.types.is_struct(kind):
-        return any(beyond_years(part) for part in column.flatten())
-    if not (pa.types.is_date32(kind) or kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"))):
-        return False
-    day = 1 if pa.types.is_date32(kind) else 86_400_000_000
-    ends = pc.call_function("min_max", [column.cast(pa.int32() if day == 1 else pa.int64())]).as_py()
-    return ends["min"] is not None and (ends["min"] < -719_162 * day or ends["max"] >= 2_932_897 * day)
+        if not kind.num_fields:
+            raise ValueError(
+                f"{asset}: column {field.name} holds structs without any part; leave it out or make it text."
+            )
+        refuse_names(f"{asset}, in column {field.name}", [part.name for part in kind], cases=False)
+    if pa.types.is_nested(kind):
+        for place in range(kind.num_fields):
+            refuse_parts(asset, kind.field(place).with_name(field.name))
 
 
 def refuse_names(asset: str, came: Sequence[str], stored: Sequence[str] = (), *, cases: bool) -> None:

@@ -37,6 +37,7 @@ def positions(table: str, values: pa.ChunkedArray, window: Window) -> np.ndarray
     Raises:
         ValueError: a column of a type that does not tell the partition, or a key that the type has no value for.
     """
+    values = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
     kind = values.type
     if _by_time(kind, window):
         moments = values.cast(pa.timestamp("s") if pa.types.is_date(kind) else kind)
@@ -51,8 +52,6 @@ def positions(table: str, values: pa.ChunkedArray, window: Window) -> np.ndarray
         at = np.searchsorted(starts, numbers, "right") - 1
         inside = (at >= 0) & (numbers < ends[at])
         return np.where(inside, np.array(order)[at], -1)
-    plain = values.cast(kind.value_type) if pa.types.is_dictionary(kind) else values
-    kind = plain.type
     if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_date(kind)):
         raise ValueError(
             f"{table}, column {window.column}: {kind} does not tell the partition. Make it text, a date or a whole "
@@ -64,7 +63,7 @@ def positions(table: str, values: pa.ChunkedArray, window: Window) -> np.ndarray
         raise ValueError(f"{table}, column {window.column}: the partition keys are no {kind} ({error}).") from error
     if len(wanted.unique()) < len(set(window.keys)):
         raise ValueError(f"{table}, column {window.column}: two partition keys are one {kind}. Make the column text.")
-    return pc.call_function("index_in", [plain], pc.SetLookupOptions(wanted)).fill_null(-1).to_numpy()
+    return pc.call_function("index_in", [values], pc.SetLookupOptions(wanted)).fill_null(-1).to_numpy()
 
 
 def time_conditions(table: str, column: str, kind: pa.DataType, window: Window) -> list[str] | None:
@@ -76,6 +75,8 @@ def time_conditions(table: str, column: str, kind: pa.DataType, window: Window) 
         return None
     name = "TIMESTAMPTZ" if pa.types.is_timestamp(kind) and kind.tz else "TIMESTAMP"
     zone = "+00" if name == "TIMESTAMPTZ" else ""
+    if kind == pa.timestamp("ns", "UTC"):  # which DuckDB compares with no other type
+        column = f"CAST({column} AS TIMESTAMPTZ)"
 
     def literal(second: int) -> str:
         return f"{name} '{np.datetime64(second, 's').item().isoformat(sep=' ')}{zone}'"
@@ -104,8 +105,15 @@ def _spans(table: str, kind: pa.DataType, window: Window) -> list[tuple[int, int
         if pa.types.is_timestamp(kind) and kind.tz:
             start, end = round(of_key.start.timestamp()), round(of_key.end.timestamp())
         else:
-            start, end = (
-                round((at.replace(tzinfo=None) - _EPOCH).total_seconds()) for at in (of_key.start, of_key.end)
+            clock = [at.replace(tzinfo=None) for at in (of_key.start, of_key.end)]
+            if pa.types.is_date(kind):
+                # A day that begins at six belongs to the date on which it begins.
+                clock = [at.replace(hour=0, minute=0, second=0) for at in clock]
+            start, end = (round((at - _EPOCH).total_seconds()) for at in clock)
+        if end <= start and pa.types.is_date(kind):
+            raise ValueError(
+                f"{table}, column {window.column}: a date does not tell partition {key}, which is shorter than a day. "
+                "Give the column a time."
             )
         if end <= start:
             raise ValueError(

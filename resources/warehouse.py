@@ -14,13 +14,13 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import SecretStr
 
-from resources.conversion import to_arrow
 from resources.duckdb_file import WarehouseBusyError as WarehouseBusyError
 from resources.duckdb_file import duckdb_connection
 from resources.partition_windows import Window, is_of_time, positions, time_conditions
 from resources.warehouse_types import (
     ENGINES,
     as_read,
+    beyond_postgres,
     fitted,
     holding_nul,
     quoted,
@@ -29,6 +29,7 @@ from resources.warehouse_types import (
     type_as_read,
     undeclared_numerics,
 )
+from tilth.conversion import to_arrow
 
 if TYPE_CHECKING:  # a third of a second to import, with what it looks for: for the processes that connect
     from adbc_driver_manager import dbapi
@@ -168,11 +169,9 @@ class Transaction:
             rows, added = fitted(table, rows, stored, self._engine)
         except ValueError:
             # The columns of a table without any row, such as an empty first partition's, say nothing of the next.
-            if stored is None or self._fetch(f"SELECT 1 AS found FROM {target} LIMIT 1").num_rows:
+            if stored is None or not self._is_empty(target):
                 raise
-            rows, added = fitted(table, rows, None, self._engine)
-            self.execute(f"DROP TABLE {target}")
-            stored = None
+            rows, added = self._anew(table, rows, stored), []
         where = "1 = 1"
         if column is not None:
             window = Window(column, values, partitions)
@@ -197,6 +196,29 @@ class Transaction:
         else:
             self._append(rows, name, schema)
 
+    def _is_empty(self, target: str) -> bool:
+        any_row = f"SELECT 1 AS found FROM {target} LIMIT 1"
+        if self._engine == "postgresql" and not self._fetch(any_row).num_rows:
+            # What another is writing comes to light with the lock.
+            self.execute(f"LOCK TABLE {target} IN ACCESS EXCLUSIVE MODE")
+        return not self._fetch(any_row).num_rows
+
+    def _anew(self, table: str, rows: pa.Table, stored: pa.Schema) -> pa.Table:
+        """Give the table, which is empty, the columns of the rows, as if it were made now; the rows in its order. It
+        stays, with the rights that others have on it.
+        """
+        target = _quoted_table(table)
+        rows, columns = fitted(table, rows, None, self._engine)
+        types = {field.name: sql_type(field.type, self._engine) for field in columns}
+        kept = [name for name in stored.names if name in types]
+        added = [name for name in types if name not in kept]
+        changes = [f"ADD COLUMN {quoted(name)} {types[name]}" for name in added]
+        changes += [f"ALTER COLUMN {quoted(name)} TYPE {types[name]} USING NULL" for name in kept]
+        changes += [f"DROP COLUMN {quoted(name)}" for name in stored.names if name not in types]
+        for change in changes:
+            self.execute(f"ALTER TABLE {target} {change}")
+        return rows.select([*kept, *added])
+
     def _insert_casting(self, target: str, rows: pa.Table, numerics: Sequence[str]) -> None:
         # The bulk path takes no text for a numeric column, and a decimal would change the number of its digits.
         staged = "tilth_staged_rows"
@@ -219,6 +241,11 @@ class Transaction:
                     raise ValueError(
                         f"{schema or 'pg_temp'}.{name}, column {column}: a text holds the character NUL, for which "
                         f"PostgreSQL has none. Replace it in the asset, such as by .str.replace(chr(0), '')."
+                    ) from error
+                if self._engine == "postgresql" and (column := beyond_postgres(rows)):
+                    raise ValueError(
+                        f"{schema or 'pg_temp'}.{name}, column {column}: a value lies before or after all that "
+                        "PostgreSQL has a date for. Correct it in the asset."
                     ) from error
                 raise
 

@@ -1,15 +1,16 @@
 """Warehouse tables as inputs and outputs of assets: the table `<schema>.<name>` of the asset key `[schema, name]`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import adbc_driver_manager
 import dagster as dg
 
-from resources.conversion import as_annotated
 from resources.frames import arrow_of, in_parts, partition_column, partition_keys, record, wanted_columns
 from resources.partition_windows import Window, positions
 from resources.warehouse import Warehouse
-from resources.warehouse_types import refuse_long_names
+from resources.warehouse_types import quoted, refuse_long_names
+from tilth.conversion import as_annotated
 from tilth.usage import watch
 
 
@@ -62,17 +63,34 @@ class WarehouseIOManager(dg.IOManager):
         table = _table(context.asset_key)
         rows, window = arrow_of(obj, context), _window(context)
         parts = None
+        if window and window.column in rows.column_names:
+            places = positions(table, rows[window.column], window)
+            # What lies outside is refused below, in words.
+            if places.size == 0 or places.min() >= 0:
+                parts = dict(zip(window.keys, in_parts(rows, places, len(window.keys)), strict=True))
         with self._warehouse.transaction() as transaction:
             if window:
                 transaction.replace(table, rows, window.column, window.keys, window.partitions)
             else:
                 transaction.replace(table, rows)
             count = transaction.count(table)
-        if window:
-            places = positions(table, rows[window.column], window)
-            parts = dict(zip(window.keys, in_parts(rows, places, len(window.keys)), strict=True))
         record(context, rows, parts, table={"dagster/row_count": count})
 
     def load_input(self, context: dg.InputContext) -> Any:
-        rows = self._warehouse.read(_table(context.asset_key), wanted_columns(context), _window(context))
+        table, columns, window = _table(context.asset_key), wanted_columns(context), _window(context)
+        try:
+            rows = self._warehouse.read(table, columns, window)
+        except adbc_driver_manager.Error as error:
+            raise LookupError(self._absent(context.asset_key, [*(columns or ()), *(window or ())[:1]])) from error
         return as_annotated(rows, context)
+
+    def _absent(self, key: dg.AssetKey, columns: Sequence[str]) -> str:
+        """What of the table is not there."""
+        name, table = key.to_user_string(), _table(key)
+        if not self._warehouse.exists(table):
+            return f"{name} is not in the warehouse; materialize it first."
+        nothing = f"SELECT * FROM {'.'.join(map(quoted, key.path))} LIMIT 0"  # noqa: S608
+        there = self._warehouse.read(nothing).column_names
+        if unknown := [column for column in columns if column not in there]:
+            return f"{name} has no column {', '.join(unknown)}; it has {', '.join(there)}."
+        return f"{name} cannot be read."

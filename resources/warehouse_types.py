@@ -116,6 +116,23 @@ def holding_nul(rows: pa.Table) -> str | None:
     return next((n for n in texts if True in pc.call_function("match_substring", [rows[n]], found).to_pylist()), None)
 
 
+def beyond_postgres(rows: pa.Table) -> str | None:
+    """The first column with a date or an instant that PostgreSQL has none for: before 4713 BC, or a date after the year
+    5,874,897.
+    """
+    first, last = -2_440_588, 2_145_031_948
+    for field, column in zip(rows.schema, rows.itercolumns(), strict=True):
+        if pa.types.is_date32(field.type):
+            ends, day = pc.call_function("min_max", [column.cast(pa.int32())]).as_py(), 1
+        elif pa.types.is_timestamp(field.type):
+            ends, day = pc.call_function("min_max", [column.cast(pa.int64())]).as_py(), 86_400_000_000
+        else:
+            continue
+        if ends["min"] is not None and (ends["min"] < first * day or ends["max"] > last * day):
+            return field.name
+    return None
+
+
 def stored_as(kind: pa.DataType, engine: str) -> pa.DataType:
     """The type that a new column for values of type `kind` gives back.
 

@@ -14,10 +14,10 @@ import polars as pl
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from resources.conversion import to_pandas, to_polars
 from resources.frames import arrow_of
 from resources.lake import Lake
 from resources.warehouse import Warehouse
+from tilth.conversion import to_pandas, to_polars
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(max_size=4)

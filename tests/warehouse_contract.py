@@ -309,7 +309,9 @@ class WarehouseContract:
         warehouse.replace(things, priced("1200.00", digits=6))
         assert warehouse.read(things)["price"].to_pylist() == [Decimal("1200.00")]
 
-    @pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("ns"), pa.date32()])
+    @pytest.mark.parametrize(
+        "kind", [pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("ns", "UTC"), pa.date32()]
+    )
     def test_a_time_belongs_to_the_partition_in_whose_window_it_lies(
         self, warehouse: Warehouse, things: str, kind: pa.DataType
     ) -> None:
@@ -328,6 +330,17 @@ class WarehouseContract:
             warehouse.replace(things, both, "at", [first], weekly)
         assert warehouse.read(things, window=Window("at", [], weekly)).num_rows == 0
 
+    def test_a_date_belongs_to_the_day_that_begins_on_it_whenever_in_it_that_begins(
+        self, warehouse: Warehouse, things: str
+    ) -> None:
+        from_six = dg.DailyPartitionsDefinition("2013-01-01", hour_offset=6)
+        both = pa.table({"day": [date(2013, 1, 2), date(2013, 1, 3)], "n": [2, 3]})
+        warehouse.replace(things, both, "day", [SECOND, THIRD], from_six)
+        assert warehouse.read(things, window=Window("day", [SECOND], from_six))["n"].to_pylist() == [2]
+        hourly = dg.HourlyPartitionsDefinition("2013-01-01-00:00")
+        with pytest.raises(ValueError, match="a date does not tell partition 2013-01-02-05:00, which is shorter"):
+            warehouse.replace(things, both, "day", ["2013-01-02-05:00"], hourly)
+
     @pytest.mark.parametrize("came", [pa.array([1.0]), pa.array([True]), pa.array([datetime(2013, 1, 1)])])
     def test_a_partition_column_that_cannot_tell_the_key_is_refused(
         self, warehouse: Warehouse, things: str, came: pa.Array
@@ -345,9 +358,9 @@ class WarehouseContract:
 
     def test_the_columns_of_an_empty_table_bind_nothing(self, warehouse: Warehouse, things: str) -> None:
         warehouse.replace(things, pa.table({"day": pa.array([], pa.date32()), "note": pa.array([], pa.float64())}))
-        came = pa.table({"day": [date(2013, 1, 1)], "note": ["late"]})
+        came = pa.table({"note": ["late"], "day": [date(2013, 1, 1)], "more": [1]})
         warehouse.replace(things, came, "day", [FIRST])
-        assert warehouse.read(things).equals(came)
+        assert warehouse.read(things, ["note", "day", "more"]).equals(came)
 
     def test_a_missing_column_is_refused_and_its_migration_said(
         self, warehouse: Warehouse, things: str, values: Callable[[], dict[str, Any]]

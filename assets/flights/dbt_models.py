@@ -153,6 +153,11 @@ def rows_of(warehouse: Warehouse, key: dg.AssetKey, column: str, days: Sequence[
 def by_day(warehouse: Warehouse, key: dg.AssetKey, column: str, days: Sequence[str]) -> dict[str, tuple[str, int]]:
     """Of each day, the data version of its rows, which a warehouse gives in no order, and their number."""
     rows = rows_of(warehouse, key, column, days)
+    if rows is not None and not (pa.types.is_date(kind := rows[column].type) or pa.types.is_string(kind)):
+        raise ValueError(
+            f"{key.to_user_string()}, column {column}: {kind} does not tell the day, and a build would add its rows "
+            "again and again. Cast it to date in the model."
+        )
     parts = {} if rows is None else by_partition(rows, [column], days)
     return {day: (data_version(part, ordered=False), part.num_rows) for day, part in parts.items()}
 

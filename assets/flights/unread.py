@@ -58,7 +58,10 @@ def landed_names(landing: LandingZone) -> tuple[list[dg.AssetChecksDefinition], 
 
 
 def _result(unread: Mapping[str, str]) -> dict[str, Any]:
-    named = [f"{path}: name it {name}" for path, name in [*unread.items()][:_NAMED]]
+    named = [
+        f"{path}: " + (f"name it {name}" if name else "no partition has a name like this")
+        for path, name in [*unread.items()][:_NAMED]
+    ]
     more = [f"and {len(unread) - _NAMED} more"] if len(unread) > _NAMED else []
     said = "Nobody reads these files, because of their names. " + "; ".join([*named, *more])
     return {

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from assets.flights.features import build_features
 from assets.flights.intake import read_landed
-from resources.conversion import to_arrow, to_pandas
 from resources.landing import LandingZone
+from tilth.conversion import to_arrow, to_pandas
 
 
 def main(landing: LandingZone, compiled: Path, folder: Path) -> None:

@@ -43,13 +43,13 @@ def lake(folder: Path) -> Any:
 
 
 def lake_write(folder: Path, rows: pd.DataFrame) -> None:
-    from resources.conversion import to_arrow
+    from tilth.conversion import to_arrow
 
     lake(folder).replace("bench/frame", to_arrow(rows))
 
 
 def lake_write_versioned(folder: Path, rows: pd.DataFrame) -> None:
-    from resources.conversion import to_arrow
+    from tilth.conversion import to_arrow
     from tilth.data_versions import data_version
 
     table = to_arrow(rows)
@@ -58,13 +58,13 @@ def lake_write_versioned(folder: Path, rows: pd.DataFrame) -> None:
 
 
 def lake_read(folder: Path, _: None) -> pd.DataFrame:
-    from resources.conversion import to_pandas
+    from tilth.conversion import to_pandas
 
     return to_pandas(lake(folder).read("bench/frame"))
 
 
 def lake_write_months(folder: Path, rows: pd.DataFrame) -> None:
-    from resources.conversion import to_arrow
+    from tilth.conversion import to_arrow
 
     parts = [part.assign(month=month) for part, month in zip(by_month(rows), MONTHS, strict=True)]
     lake(folder).replace("bench/months", to_arrow(pd.concat(parts)), MONTHS, ["month"])

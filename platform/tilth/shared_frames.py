@@ -54,26 +54,38 @@ class SharedFrame:
         else:
             first, count = self.batches[partition]
             rows = pa.Table.from_batches([file.get_batch(n) for n in range(first, first + count)], file.schema)
-        return rows.to_pandas() if self.to_pandas else rows
+        if not self.to_pandas:
+            return rows
+        from tilth.conversion import to_pandas
+
+        return to_pandas(rows)
 
 
 def share(
     name: str, given: "Frame | Sliced", partitions: Sequence[str], folder: Path, dimensions: Sequence[str] = ()
 ) -> SharedFrame:
-    """Write a frame into `folder`, under `name`, for the processes that make these partitions. Its index is left out.
+    """Write a frame into `folder`, under `name`, for the processes that make these partitions.
+
+    A named index of a pandas frame becomes columns, row numbers are left out.
 
     Args:
         dimensions: the names of those of the partitions, in the order of the key, where there are several.
 
     Raises:
         TypeError: something that is no frame.
-        ValueError: a column in `by` that the frame does not have, or as many columns as there are no dimensions.
+        ValueError: a column in `by` that the frame does not have, or as many columns as there are no dimensions; a
+            frame whose index would be lost.
     """
     import pandas as pd
 
+    from tilth.conversion import from_pandas
+
     frame = given.frame if isinstance(given, Sliced) else given
     if isinstance(frame, pd.DataFrame):
-        rows = pa.Table.from_pandas(frame, preserve_index=False)
+        try:
+            rows = from_pandas(frame)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     elif isinstance(frame, pa.Table):
         rows = frame
     else:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from resources.conversion import to_arrow, to_pandas
 from resources.lake import Lake
+from tilth.conversion import to_arrow, to_pandas
 
 
 def test_more_than_two_gibibytes_of_text_in_a_column_are_stored_in_their_order(tmp_path: Path) -> None:

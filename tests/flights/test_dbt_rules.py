@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from dagster_dbt import DbtProject, dbt_assets
 from pydantic import SecretStr
 
-from assets.flights.dbt_models import checked, project, translator
+from assets.flights.dbt_models import by_day, checked, project, translator
 from resources.dbt import Dbt, dbt_project, target_folder
 from resources.warehouse import Warehouse
 from tests.conftest import QUIET
@@ -36,7 +37,10 @@ CASES = {
         "incremental_strategy: microbatch",
     ),
     "models/no_column.sql": ("materialized='view', tags=['daily']", "no meta: {partition_expr"),
-    f"{DAILY}/right.sql": ("on_schema_change='ignore'", None),
+    f"{DAILY}/refreshed.sql": ("full_refresh=true", "full_refresh: True"),
+    f"{DAILY}/synced.sql": ("on_schema_change='sync_all_columns'", "on_schema_change: sync_all_columns"),
+    f"{DAILY}/ignoring.sql": ("on_schema_change='ignore'", "on_schema_change: ignore"),
+    f"{DAILY}/right.sql": ("on_schema_change='fail'", None),
     f"{DAILY}/seen.sql": ("materialized='view'", None),
     f"{DAILY}/inlined.sql": ("materialized='ephemeral'", None),
     f"{REFERENCE}/kept.sql": ("materialized='incremental'", None),
@@ -119,3 +123,12 @@ def test_seeds_and_snapshots_with_the_tag_are_assets_that_are_made(spoilt: DbtPr
     assert made.keys == {dg.AssetKey(["staging", "codes"]), dg.AssetKey(["marts", "history"])}
     assert warehouse.read("staging.codes")["code"].to_pylist() == ["A"]
     assert warehouse.read("marts.history")["faa"].to_pylist() == ["EWR"]
+
+
+def test_a_mart_whose_partition_column_is_a_time_is_refused_by_its_name(tmp_path: Path) -> None:
+    warehouse = Warehouse(SecretStr(f"duckdb:///{tmp_path}/warehouse.duckdb"))
+    warehouse.replace("marts.seen", pa.table({"at": [datetime(2013, 1, 1, 9)], "n": [1]}))
+    with pytest.raises(
+        ValueError, match=r"^marts/seen, column at: timestamp\[us\] does not tell the day.*Cast it to date"
+    ):
+        by_day(warehouse, dg.AssetKey(["marts", "seen"]), "at", ["2013-01-01"])

@@ -1,6 +1,8 @@
 """The warehouse on a real PostgreSQL: the same rules as on DuckDB, and what only PostgreSQL has."""
 
 import os
+import threading
+import time
 from datetime import datetime
 from decimal import Decimal
 
@@ -115,3 +117,44 @@ def test_a_frame_is_read_back_equal_by_every_reader_or_refused_by_the_tables_nam
     postgres_uri: str, frame: object
 ) -> None:
     check(frame, Warehouse(SecretStr(postgres_uri)))
+
+
+def test_an_empty_table_that_another_fills_meanwhile_keeps_its_rows_and_its_readers(warehouse: Warehouse) -> None:
+    empty = pa.table({"day": pa.array([], pa.string()), "value": pa.array([], pa.float64())})
+    warehouse.replace("raw.first", empty, "day", ["0"])
+    refused: list[Exception] = []
+
+    def other() -> None:
+        try:
+            warehouse.replace("raw.first", pa.table({"day": ["2"], "value": ["text"]}), "day", ["2"])
+        except ValueError as error:
+            refused.append(error)
+
+    with warehouse.transaction() as transaction:
+        transaction.replace("raw.first", pa.table({"day": ["1"], "value": [1.5]}), "day", ["1"])
+        meanwhile = threading.Thread(target=other)
+        meanwhile.start()
+        time.sleep(0.5)
+    meanwhile.join()
+    assert warehouse.read("raw.first")["day"].to_pylist() == ["1"]
+    assert "double is stored, string came" in str(refused[0])
+
+
+def test_the_first_rows_of_an_empty_table_leave_others_rights_on_it(warehouse: Warehouse) -> None:
+    warehouse.replace("raw.granted", pa.table({"day": pa.array([], pa.string()), "value": pa.array([], pa.float64())}))
+    with warehouse.transaction() as transaction:
+        transaction.execute("GRANT SELECT ON raw.granted TO PUBLIC")
+    warehouse.replace("raw.granted", pa.table({"day": ["2"], "value": ["text"]}))
+    granted = (
+        "SELECT grantee FROM information_schema.table_privileges WHERE table_name = 'granted' AND grantee = 'PUBLIC'"
+    )
+    assert warehouse.read(granted).num_rows == 1
+
+
+@pytest.mark.parametrize("column", [pa.array([2**31 - 1], pa.date32()), pa.array([-(2**62)], pa.timestamp("us"))])
+def test_a_date_that_postgresql_has_none_for_is_refused_by_its_columns_name(
+    warehouse: Warehouse, column: pa.Array
+) -> None:
+    with pytest.raises(ValueError, match=r"^raw\.far, column at: a value lies before or after all that PostgreSQL has"):
+        warehouse.replace("raw.far", pa.table({"at": column}))
+    assert not warehouse.exists("raw.far")

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.conversion import to_arrow, to_pandas
 from resources.preview import CHARACTERS, COLUMNS, SCHEMA_COLUMNS, column_schema, preview
+from tilth.conversion import to_arrow, to_pandas
 
 BEYOND_FLOATS = 9_007_199_254_740_993
 
@@ -46,13 +46,42 @@ def test_whole_numbers_reach_pandas_unchanged_with_nulls_or_without(data: st.Dat
         pa.array([{"a": BEYOND_FLOATS, "b": [None, 1]}, {"a": None, "b": None}]),
         pa.array([[("k", BEYOND_FLOATS), ("l", None)]], pa.map_(pa.string(), pa.int64())),
         pa.array([[[BEYOND_FLOATS], [None]]]),
-        pa.array([1], pa.time64("ns")),
     ],
     ids=lambda values: str(values.type),
 )
 def test_what_is_nested_keeps_every_digit_in_pandas(values: pa.Array) -> None:
     frame = to_pandas(pa.table({"nested": values}))
-    assert to_arrow(frame)["nested"].combine_chunks().equals(values)
+    assert frame["nested"].tolist() == values.to_pylist()
+    assert frame["nested"].map(lambda value: value).tolist() == values.to_pylist()
+
+
+def test_a_time_finer_than_pythons_keeps_its_nanoseconds_in_pandas() -> None:
+    values = pa.array([1], pa.time64("ns"))
+    assert to_arrow(to_pandas(pa.table({"at": values})))["at"].combine_chunks().equals(values)
+
+
+EAST = dt.timezone(dt.timedelta(hours=5))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [dt.date(2020, 1, 1), dt.datetime(2020, 1, 1, 5)],
+        [None, dt.date(2020, 1, 1), pd.Timestamp("2020-01-01 23:00")],
+        [dt.datetime(2020, 1, 1, 5), dt.datetime(2020, 1, 1, 5, tzinfo=EAST)],
+        [dt.time(1, 2, tzinfo=EAST)],
+    ],
+    ids=["dates and times", "with a null", "with a zone and without", "a time of day with a zone"],
+)
+def test_times_of_which_arrow_would_cut_some_are_refused(values: list[object]) -> None:
+    with pytest.raises(ValueError, match="column at mixes dates and times"):
+        to_arrow(pd.DataFrame({"at": pd.Series(values, dtype=object)}))
+
+
+@pytest.mark.parametrize("series", [pd.Series([1], name="late"), pl.Series("late", [1])])
+def test_a_series_is_refused_with_what_to_call(series: object) -> None:
+    with pytest.raises(TypeError, match=r"a Series is no table.* Call its to_frame\(\)"):
+        to_arrow(series)
 
 
 def test_a_named_index_becomes_columns() -> None:
@@ -91,6 +120,7 @@ def test_an_index_or_a_name_that_would_be_lost_is_refused(frame: pd.DataFrame, s
         pl.Series("c", [["a", None], None, ["b"]], pl.List(pl.Categorical)),
         pl.Series("c", [{"x": "a"}, None, {"x": None}], pl.Struct({"x": pl.Categorical})),
         pl.Series("c", [["a", "b"], None], pl.Array(pl.String, 2)),
+        pl.Series("c", [["a", "b"], None, ["b", "b"]], pl.Array(pl.Categorical, 2)),
     ],
     ids=lambda series: str(series.dtype),
 )
@@ -104,8 +134,12 @@ def test_categories_of_polars_are_their_values_wherever_they_are_nested(series: 
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
+        (pl.DataFrame({"i": pl.Series([1], dtype=pl.Int128)}), "column i is Int128, which Arrow has not: cast it"),
         (pl.DataFrame({"n\0": ["x"]}), "holds the character NUL: rename the column"),
-        (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), "column o holds Python objects: give it a type"),
+        (
+            pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}),
+            "column o is Object.*, which Arrow has not",
+        ),
     ],
 )
 def test_what_polars_would_break_on_is_refused(frame: pl.DataFrame, said: str) -> None:
@@ -127,6 +161,7 @@ def test_decimals_of_python_have_room_for_the_next_rows() -> None:
         pa.array([2**62], pa.timestamp("us", "UTC")),
         pa.array([2**62], pa.duration("s")),
         pa.array([[2**62]], pa.list_(pa.timestamp("s"))),
+        pa.array([1], pa.timestamp("us", "Foo/Bar")),
         pa.array([float("nan"), float("inf")]),
     ],
     ids=lambda column: str(column.type),

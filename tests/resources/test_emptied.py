@@ -68,7 +68,7 @@ def said(
     capfd.readouterr()
     result = dg.materialize([asset], instance=instance, resources={"io_manager": io}, run_config=config, **asked)
     events = [event.materialization for event in result.get_asset_materialization_events()]
-    log = "\n".join(line for line in capfd.readouterr().err.splitlines() if " is empty now " in line)
+    log = "\n".join(line for line in capfd.readouterr().err.splitlines() if " rows now and had " in line)
     return {e.partition: getattr(e.metadata.get("emptied_of_rows"), "value", None) for e in events}, log
 
 
@@ -78,8 +78,16 @@ def test_a_day_of_a_range_that_becomes_empty_says_how_many_rows_it_had(
     assert said(by_day, io, instance, capfd, first=3, second=0) == ({FIRST: None, SECOND: None}, "")
     emptied, log = said(by_day, io, instance, capfd, first=0, second=0)
     assert emptied == {FIRST: 3, SECOND: None}
-    assert f"marts/by_day {FIRST} is empty now and had 3 rows" in log
+    assert f"marts/by_day {FIRST} has 0 rows now and had 3" in log
     assert said(by_day, io, instance, capfd, first=0, second=2) == ({FIRST: None, SECOND: None}, "")
+
+
+def test_a_partition_that_loses_nearly_all_of_its_rows_says_so(
+    io: dg.IOManager, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert said(whole, io, instance, capfd, rows=100)[0] == {None: None}
+    assert said(whole, io, instance, capfd, rows=50)[0] == {None: None}
+    assert said(whole, io, instance, capfd, rows=4)[0] == {None: 50}
 
 
 def test_an_asset_without_partitions_that_becomes_empty_says_how_many_rows_it_had(
@@ -88,4 +96,4 @@ def test_an_asset_without_partitions_that_becomes_empty_says_how_many_rows_it_ha
     assert said(whole, io, instance, capfd, rows=2)[0] == {None: None}
     emptied, log = said(whole, io, instance, capfd, rows=0)
     assert emptied == {None: 2}
-    assert "marts/whole is empty now and had 2 rows" in log
+    assert "marts/whole has 0 rows now and had 2" in log

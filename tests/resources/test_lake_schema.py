@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.conversion import to_arrow
 from resources.lake import Lake
 from resources.lake_errors import LakeError
 from resources.lake_schema import lake_type
+from tilth.conversion import to_arrow
 
 DAYS, BY_DAY = ["a", "b"], ["day"]
 
@@ -302,3 +302,30 @@ def test_a_zone_changes_how_an_instant_is_shown_and_not_which_it_is(lake: Lake) 
     frame["at"] = frame["at"].dt.tz_convert("America/New_York")
     lake.replace("things", to_arrow(frame), ["a"], BY_DAY)
     assert lake.read("things", ["a"])["at"].to_pylist() == [noon]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (pa.array([[5_000_000]], pa.list_(pa.date32())), "before the year 1 or after 9999"),
+        (pa.array([{}], pa.struct([])), "column c holds structs without any part"),
+        (pa.array([[{"x": 1, "X": 2}]]), "in column c: columns x, X have one name"),
+    ],
+)
+def test_what_is_nested_and_cannot_be_read_again_is_refused(tmp_path: Path, values: pa.Array, said: str) -> None:
+    lake = Lake(str(tmp_path))
+    with pytest.raises(ValueError, match=said):
+        lake.replace("things", pa.table({"c": values}))
+    assert not lake.holds("things")
+
+
+def test_a_partition_column_of_times_is_refused_by_its_type(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^things: day holds the partition key as timestamp.*make it text, a date"):
+        Lake(str(tmp_path)).replace(
+            "things", pa.table({"day": [datetime(2013, 1, 1)], "n": [1]}), ["2013-01-01"], BY_DAY
+        )
+
+
+def test_a_partition_key_that_is_too_long_for_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too long for a folder's name"):
+        Lake(str(tmp_path)).replace("things", pa.table({"day": ["k" * 300], "n": [1]}), ["k" * 300], BY_DAY)

@@ -228,3 +228,34 @@ def test_two_assets_that_would_share_a_table_are_refused_when_definitions_load(w
     refuse_shared_tables(pair, postgres, "warehouse_io")
     with pytest.raises(ValueError, match=r"^Marts/Net and marts/net are one table in duckdb"):
         refuse_shared_tables(pair, warehouse, "warehouse_io")
+
+
+@pytest.mark.parametrize("values", [[pd.Timestamp("2013-01-03 10:00")], [date(2013, 1, 3)]])
+def test_a_partition_column_of_categories_is_recorded_as_its_values_are(
+    warehouse: Warehouse, instance: dg.DagsterInstance, values: list[object]
+) -> None:
+    @dg.asset(
+        key=["marts", "kinds"], partitions_def=DAYS, metadata={"partition_expr": "day"}, io_manager_key="warehouse_io"
+    )
+    def kinds() -> pd.DataFrame:
+        return pd.DataFrame({"day": pd.Categorical(values), "value": [1]})
+
+    done = run(warehouse, instance, kinds, start=THIRD, end=THIRD)
+    made = done.asset_materializations_for_node("marts__kinds")
+    assert [event.metadata["dagster/partition_row_count"].value for event in made] == [1]
+
+
+def test_an_input_that_is_not_there_is_named_with_what_there_is(
+    warehouse: Warehouse, instance: dg.DagsterInstance
+) -> None:
+    def sum_up() -> None:
+        resources = {"warehouse_io": WarehouseIOManager(warehouse)}
+        dg.materialize(
+            [things, sums], selection=[sums.key], instance=instance, resources=resources, partition_key=FIRST
+        )
+
+    with pytest.raises(LookupError, match=r"^marts/things is not in the warehouse; materialize it first"):
+        sum_up()
+    warehouse.replace("marts.things", pa.table({"day": [date(2013, 1, 1)], "note": ["x"]}))
+    with pytest.raises(LookupError, match=r"^marts/things has no column value; it has day, note\."):
+        sum_up()

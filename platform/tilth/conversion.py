@@ -1,6 +1,7 @@
 """Frames as Arrow and back, with no value changed on the way: pandas, polars, pyarrow."""
 
 from collections.abc import Iterator
+from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -8,8 +9,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-
-from resources.lossless import beyond_years
 
 if TYPE_CHECKING:  # installed where assets ask for it
     import polars as pl
@@ -32,36 +31,67 @@ def to_arrow(frame: Any) -> pa.Table:
             values that have no one type.
     """
     if isinstance(frame, pd.DataFrame):
-        table = _from_pandas(frame)
+        table = from_pandas(frame)
     elif isinstance(frame, pa.Table):
         table = frame
     elif isinstance(frame, ds.Dataset):
         table = frame.to_table()
-    elif hasattr(frame, "__arrow_c_stream__"):  # polars, and every other frame that speaks Arrow
+    elif hasattr(frame, "__arrow_c_stream__") and not isinstance(
+        frame, pd.Series
+    ):  # polars, and every other frame that speaks Arrow
         _refuse_what_polars_breaks_on(frame)
         table = pa.table(frame)
     else:
-        raise TypeError(
-            f"a {type(frame).__name__} is no table: return a pandas, polars or pyarrow frame, or name another "
-            "io_manager_key on the asset."
-        )
+        raise TypeError(_no_table(frame))
     fields = [field.with_type(_one_text_type(field.type)) for field in table.schema.remove_metadata()]
     columns = [_cast(column, field.type) for column, field in zip(table.itercolumns(), fields, strict=True)]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+_OF_NO_TIME = {"string", "bytes", "decimal", "integer", "floating", "boolean", "empty"}
+
+
+def _refuse_mixed_times(frame: pd.DataFrame) -> None:
+    """Arrow takes the type of an object column from its first values, and drops a time of day or a zone of others."""
+    for name, column in frame.items():
+        if not pd.api.types.is_object_dtype(column.dtype) or pd.api.types.infer_dtype(column) in _OF_NO_TIME:
+            continue
+        times = [value for value in column if isinstance(value, date | time)]
+        kinds = {(isinstance(value, datetime), getattr(value, "tzinfo", None) is not None) for value in times}
+        if len(kinds) > 1 or any(isinstance(value, time) and value.tzinfo for value in times):
+            raise ValueError(
+                f"column {name} mixes dates and times, or such with and without a zone, of which some would be cut: "
+                "give it one type, such as by pd.to_datetime(..., utc=True)."
+            )
 
 
 def _refuse_what_polars_breaks_on(frame: Any) -> None:
     """Polars 1.44 hands on addresses in place of Python's objects, and ends the process at a name with NUL."""
     if type(frame).__module__.partition(".")[0] != "polars":
         return
+    if not hasattr(frame, "schema"):
+        raise TypeError(_no_table(frame))
     for name, kind in frame.schema.items():
         if "\0" in name:
             raise ValueError(f"the column name {name!r} holds the character NUL: rename the column.")
-        if "Object" in str(kind):
-            raise ValueError(f"column {name} holds Python objects: give it a type, such as by cast(pl.String).")
+        if any(word in str(kind) for word in ("Object", "Int128")):
+            raise ValueError(f"column {name} is {kind}, which Arrow has not: cast it, such as by cast(pl.String).")
 
 
-def _from_pandas(frame: pd.DataFrame) -> pa.Table:
+def _no_table(frame: Any) -> str:
+    to_frame = " Call its to_frame()." if type(frame).__name__ == "Series" else ""
+    return (
+        f"a {type(frame).__name__} is no table: return a pandas, polars or pyarrow frame, or name another "
+        f"io_manager_key on the asset.{to_frame}"
+    )
+
+
+def from_pandas(frame: pd.DataFrame) -> pa.Table:
+    """Arrow of a pandas frame, with its named index as columns.
+
+    Raises:
+        ValueError: as `to_arrow`.
+    """
     if strange := [name for name in frame.columns if not isinstance(name, str)]:
         raise ValueError(
             f"the column name {strange[0]!r} is no text, and would be another when it is read: rename the columns, "
@@ -84,6 +114,7 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
             f"the frame's index holds {frame.index[0]!r} and has no name, and would be lost: call "
             'reset_index(names="…") to keep it as a column, or reset_index(drop=True).'
         )
+    _refuse_mixed_times(frame)
     table = pa.Table.from_pandas(frame, preserve_index=False)
     # The digits of Python's decimals are those of these rows alone; the next rows may have more before the point.
     inferred = [
@@ -132,6 +163,12 @@ def _decoded(values: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_struct(values.type):
         parts = [_decoded(values.field(place), part.type) for place, part in enumerate(kind)]
         return pa.StructArray.from_arrays(parts, fields=list(kind), mask=values.is_null())
+    if pa.types.is_fixed_size_list(values.type):
+        # Of a null it holds values too, which `values` has and `flatten` has not.
+        size = kind.list_size
+        parts = values.values.slice(values.offset * size, len(values) * size)  # noqa: PD011 (Arrow's)
+        inner = _decoded(parts, kind.value_type)
+        return pa.FixedSizeListArray.from_arrays(inner, type=kind, mask=values.is_null())
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         whole = pa.ListArray if pa.types.is_list(values.type) else pa.LargeListArray
         inner = _decoded(values.flatten(), kind.value_type)
@@ -213,9 +250,8 @@ def to_polars(rows: pa.Table) -> "pl.DataFrame":
 def to_pandas(rows: pa.Table) -> pd.DataFrame:
     """A pandas frame in place of the rows, which must not be used afterwards.
 
-    Whole numbers with nulls are pandas' nullable integers, not floats. What pandas has no type for that keeps each
-    value is Arrow-backed: nested columns that hold whole numbers with nulls, times of day in nanoseconds, dates that
-    Python has none for.
+    Whole numbers with nulls are pandas' nullable integers, not floats; in nested columns they are Python's. What pandas
+    has no type for that keeps each value is Arrow-backed: times of day in nanoseconds, dates that Python has none for.
     """
     # A column in one piece would be handed over as it is, and pandas could not write to it.
     in_pieces = all(column.num_chunks > 1 for column in rows.itercolumns())
@@ -231,6 +267,25 @@ def to_pandas(rows: pa.Table) -> pd.DataFrame:
     order, rows = rows.column_names, rows.drop_columns(list(own))
     frame = rows.to_pandas(self_destruct=True, split_blocks=in_pieces)
     return frame.assign(**exact)[order] if len(frame.columns) else pd.DataFrame(exact)[order]
+
+
+def beyond_years(column: pa.ChunkedArray) -> bool:
+    """Whether a date or an instant in microseconds, also in what is nested, lies before the year 1 or after 9999:
+    Python has no value for it.
+    """
+    kind = column.type
+    if pa.types.is_struct(kind):
+        return any(beyond_years(part) for part in column.flatten())
+    if pa.types.is_map(kind):
+        chunks = [part for chunk in column.chunks for part in (chunk.keys, chunk.items)]
+        return any(beyond_years(pa.chunked_array([part])) for part in chunks)
+    if pa.types.is_nested(kind):
+        return any(beyond_years(pa.chunked_array([chunk.flatten()])) for chunk in column.chunks)
+    if not (pa.types.is_date32(kind) or kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"))):
+        return False
+    day = 1 if pa.types.is_date32(kind) else 86_400_000_000
+    ends = pc.call_function("min_max", [column.cast(pa.int32() if day == 1 else pa.int64())]).as_py()
+    return ends["min"] is not None and (ends["min"] < -719_162 * day or ends["max"] >= 2_932_897 * day)
 
 
 _NULLABLE = {
@@ -249,11 +304,10 @@ def _exact_dtype(kind: pa.DataType, column: pa.ChunkedArray) -> Any:
     """The pandas dtype that keeps the column's values where Arrow's choice would not; else None."""
     if kind in _NULLABLE:
         return _NULLABLE[kind] if column.null_count else None
-    if pa.types.is_date32(kind) and beyond_years(column):
-        return pd.ArrowDtype(kind)
-    if kind == pa.time64("ns") or (pa.types.is_nested(kind) and any(_integers_with_nulls(c) for c in column.chunks)):
-        return pd.ArrowDtype(kind)
-    return None
+    if pa.types.is_nested(kind):
+        # Arrow's own way through numpy, and pandas' Arrow-backed columns when they are mapped, make floats of them.
+        return object if any(_integers_with_nulls(chunk) for chunk in column.chunks) else None
+    return pd.ArrowDtype(kind) if kind == pa.time64("ns") or beyond_years(column) else None
 
 
 def _integers_with_nulls(values: pa.Array) -> bool:
@@ -268,5 +322,8 @@ def _integers_with_nulls(values: pa.Array) -> bool:
 
 
 def _exact_series(column: pa.ChunkedArray, dtype: Any) -> pd.Series:
-    array = dtype.__from_arrow__(column) if not isinstance(dtype, pd.ArrowDtype) else pd.array(column, dtype=dtype)
-    return pd.Series(array)
+    if dtype is object:
+        return pd.Series(column.to_pylist(), dtype=object)
+    return pd.Series(
+        pd.array(column, dtype=dtype) if isinstance(dtype, pd.ArrowDtype) else dtype.__from_arrow__(column)
+    )
