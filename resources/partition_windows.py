@@ -39,6 +39,8 @@ def positions(table: str, values: pa.ChunkedArray, window: Window) -> np.ndarray
     """
     values = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
     kind = values.type
+    if pa.types.is_null(kind):  # an empty frame's, or of nulls, which belong nowhere
+        return np.full(len(values), -1)
     if _by_time(kind, window):
         moments = values.cast(pa.timestamp("s") if pa.types.is_date(kind) else kind)
         scale = _PER_SECOND[moments.type.unit]

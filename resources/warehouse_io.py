@@ -81,11 +81,13 @@ class WarehouseIOManager(dg.IOManager):
         try:
             rows = self._warehouse.read(table, columns, window)
         except adbc_driver_manager.Error as error:
-            raise LookupError(self._absent(context.asset_key, [*(columns or ()), *(window or ())[:1]])) from error
+            if absent := self._absent(context.asset_key, [*(columns or ()), *(window or ())[:1]]):
+                raise LookupError(absent) from error
+            raise
         return as_annotated(rows, context)
 
     def _absent(self, key: dg.AssetKey, columns: Sequence[str]) -> str:
-        """What of the table is not there."""
+        """What of the table is not there; empty where all is."""
         name, table = key.to_user_string(), _table(key)
         if not self._warehouse.exists(table):
             return f"{name} is not in the warehouse; materialize it first."
@@ -93,4 +95,4 @@ class WarehouseIOManager(dg.IOManager):
         there = self._warehouse.read(nothing).column_names
         if unknown := [column for column in columns if column not in there]:
             return f"{name} has no column {', '.join(unknown)}; it has {', '.join(there)}."
-        return f"{name} cannot be read."
+        return ""

@@ -36,9 +36,8 @@ def to_arrow(frame: Any) -> pa.Table:
         table = frame
     elif isinstance(frame, ds.Dataset):
         table = frame.to_table()
-    elif hasattr(frame, "__arrow_c_stream__") and not isinstance(
-        frame, pd.Series
-    ):  # polars, and every other frame that speaks Arrow
+    elif hasattr(frame, "__arrow_c_stream__") and not isinstance(frame, pd.Series):
+        # Polars, and every other frame that speaks Arrow.
         _refuse_what_polars_breaks_on(frame)
         table = pa.table(frame)
     else:

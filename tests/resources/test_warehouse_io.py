@@ -259,3 +259,17 @@ def test_an_input_that_is_not_there_is_named_with_what_there_is(
     warehouse.replace("marts.things", pa.table({"day": [date(2013, 1, 1)], "note": ["x"]}))
     with pytest.raises(LookupError, match=r"^marts/things has no column value; it has day, note\."):
         sum_up()
+
+
+def test_an_empty_frame_of_no_types_empties_its_day(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
+    @dg.asset(
+        key=["marts", "things"], partitions_def=DAYS, metadata={"partition_expr": "day"}, io_manager_key="warehouse_io"
+    )
+    def nothing() -> pd.DataFrame:
+        return pd.DataFrame({"day": [], "value": [], "note": []}, dtype=object)
+
+    run(warehouse, instance, things, start=FIRST, end=SECOND)
+    done = run(warehouse, instance, nothing, start=FIRST, end=FIRST)
+    assert {day for day, _ in by_day(warehouse)} == {SECOND}
+    made = done.asset_materializations_for_node("marts__things")
+    assert [event.metadata["dagster/partition_row_count"].value for event in made] == [0]
