@@ -1,6 +1,8 @@
 """Frames on their way to a store and back: no value changes, or the frame is refused with what to do."""
 
 import datetime as dt
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -24,6 +26,23 @@ INTEGERS = {
     pa.int64(): (-(2**63), 2**63 - 1),
     pa.uint64(): (0, 2**64 - 1),
 }
+
+
+@pytest.mark.parametrize("order", ["pandera.pandas tilth.conversion", "tilth.conversion pandera.pandas"])
+def test_an_instant_keeps_its_zone_beside_a_library_that_tells_arrow_to_ignore_it(order: str) -> None:
+    # Pandera and pyspark set PYARROW_IGNORE_TIMEZONE for their whole process, and for those that it starts.
+    in_another_process = """
+import sys
+for module in sys.argv[1].split():
+    __import__(module)
+import datetime as dt, pyarrow as pa
+at = dt.datetime(2013, 3, 16, 23, tzinfo=dt.timezone(dt.timedelta(hours=-4)))
+print(pa.array([at], pa.timestamp("us", "UTC"))[0].as_py().isoformat())
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", in_another_process, order], capture_output=True, text=True, check=True
+    )
+    assert dt.datetime.fromisoformat(found.stdout.strip()) == dt.datetime(2013, 3, 17, 3, tzinfo=dt.UTC)
 
 
 @given(st.data())
