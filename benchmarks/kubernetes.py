@@ -12,7 +12,7 @@ import time
 
 from benchmarks.report import Figure, load_average, report
 from tests.kubernetes.cluster import Platform, namespace, until
-from tilth.lanes import EVENTS_LOOKED_AT_AGAIN
+from tilth.execution.steps import EVENTS_LOOKED_AT_AGAIN
 
 ROUNDS = 3
 IDLE_SECONDS = 30

@@ -24,7 +24,7 @@ from benchmarks.report import Figure, load_average, report
 from resources.dbt import connection_environment
 from resources.landing import LandingZone
 from resources.warehouse import Warehouse
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "benchmarks" / "peers"

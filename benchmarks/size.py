@@ -23,9 +23,9 @@ from benchmarks.report import Figure, load_average, report
 from resources.alert_log import AlertLog
 from resources.lake import Lake
 from tests import synthetic
-from tilth.alerts import alert_sensor
-from tilth.freshness import partition_lag_checks
-from tilth.sweep import sweep
+from tilth.automation.reconciler import sweep
+from tilth.observability.alerts import alert_sensor
+from tilth.observability.freshness import partition_lag_checks
 
 SIZES = (100, 300, 1000)
 DAYS, DAYS_MADE, MINUTES = 1000, 30, 3

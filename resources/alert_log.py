@@ -1,4 +1,4 @@
-"""The alerts' messages in the lake: the outbox of `tilth.alerts`, and afterwards the record of what was wrong."""
+"""The alerts' messages in the lake: the outbox of `observability.alerts`, and then the record of what was wrong."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from resources.lake import Lake
-from tilth.alert_messages import Message
+from tilth.observability.alert_messages import Message
 
 _TIME = pa.timestamp("us", "UTC")
 _PERIOD, _CURRENT = "period", "current"

@@ -5,7 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from tilth.input_versions import LISTED, NO_PARTITION, event_numbers
+from tilth._dagster.event_log import NO_PARTITION, event_numbers
+from tilth.versioning.inputs import LISTED
 
 NEARLY_NOTHING = 0.1
 ROW_COUNTS = ("dagster/partition_row_count", "dagster/row_count")

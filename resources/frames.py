@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from resources.emptied import say_emptied
 from resources.preview import column_schema, preview
+from tilth._dagster.event_log import NO_PARTITION
 from tilth.conversion import take, to_arrow
-from tilth.data_versions import data_version
-from tilth.input_versions import NO_PARTITION
-from tilth.partition_versions import set_data_versions
-from tilth.usage import step_usage
+from tilth.observability.usage import step_usage
+from tilth.versioning.content import data_version
+from tilth.versioning.partitions import set_data_versions
 
 
 def partition_keys(context: dg.OutputContext | dg.InputContext) -> list[str] | None:

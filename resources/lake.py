@@ -28,7 +28,7 @@ from resources.lake_errors import LakeError, explained
 from resources.lake_partitions import boxes, guarantee, predicate, refuse_foreign
 from resources.lake_schema import fitted, in_one_piece, storable
 from tilth.conversion import PIECE_BYTES
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 # Row groups an eighth of the default's size, so that the writer holds less of a large table.
 _GROUP_ROWS = 2**17

@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 from resources.frames import arrow_of, asked, by_partition, partition_columns, partition_keys, record, wanted_columns
 from resources.lake import Lake
 from tilth.conversion import as_annotated
-from tilth.usage import watch
+from tilth.observability.usage import watch
 
 
 class LakeIOManager(dg.IOManager):

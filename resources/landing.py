@@ -15,7 +15,7 @@ from uuid import uuid4
 import dagster as dg
 from pydantic import PrivateAttr, field_validator
 
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 # On disk a file counts as landed a second after its rename: two versions within one tick of the kernel's clock have the
 # same time, and a reader who was told of the first would not tell the second from it.

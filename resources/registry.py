@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 
 from resources.model_files import ModelFiles, model_files
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 # Where both are there, the first is the model: see `ModelRegistry.save`.
 TENSORS, SKOPS = ".safetensors", ".skops"

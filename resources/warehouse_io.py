@@ -11,7 +11,7 @@ from resources.partition_windows import Window, positions
 from resources.warehouse import Warehouse
 from resources.warehouse_types import quoted, refuse_long_names
 from tilth.conversion import as_annotated
-from tilth.usage import watch
+from tilth.observability.usage import watch
 
 
 def _table(key: dg.AssetKey) -> str:

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from resources.alert_log import AlertLog
 from tests.conftest import QUIET
-from tilth.alerts import alert_sensor
+from tilth.observability.alerts import alert_sensor
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
 BEGUN = dg.DagsterRunStatus.STARTED

@@ -16,7 +16,7 @@ from assets.flights import partitions as by
 from assets.flights.definitions import definitions
 from assets.flights.sensors import automation_sensors
 from tests.conftest import QUIET
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 RAW = ["raw/flights", "raw/weather"]
 DAILY_DBT = ["staging/flights", "staging/weather", "marts/departures", "marts/daily_lateness"]

@@ -24,8 +24,8 @@ from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.warehouse import Warehouse
 from tests.s3 import s3 as s3
-from tilth.deployment import Deployment
-from tilth.partition_ranges import range_tags
+from tilth.automation.ranges import range_tags
+from tilth.settings import Deployment
 
 # How long an example takes says nothing on a machine that does other work too.
 settings.register_profile("untimed", deadline=None)

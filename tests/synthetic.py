@@ -8,8 +8,8 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from tilth.automation import on_new_data
-from tilth.automation_sensor import automation_sensor
+from tilth.automation.conditions import on_new_data
+from tilth.automation.sensor import automation_sensor
 
 LAYER = 50
 FIRST_DAY = date(2013, 1, 1)

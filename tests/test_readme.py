@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from resources.lake import Lake
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

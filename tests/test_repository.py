@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from resources.warehouse import Warehouse
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

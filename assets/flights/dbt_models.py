@@ -18,11 +18,11 @@ from resources.dbt_rules import check_project
 from resources.emptied import say_emptied
 from resources.frames import by_partition
 from resources.warehouse import Warehouse
-from tilth.automation import on_new_data
-from tilth.data_versions import data_version
-from tilth.deployment import Deployment
-from tilth.input_versions import inputs_metadata
-from tilth.partition_versions import set_data_versions
+from tilth.automation.conditions import on_new_data
+from tilth.settings import Deployment
+from tilth.versioning.content import data_version
+from tilth.versioning.inputs import inputs_metadata
+from tilth.versioning.partitions import set_data_versions
 
 
 def checked(project: DbtProject) -> DbtProject:

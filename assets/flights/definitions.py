@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from tilth.deployment import Deployment
-from tilth.executors import executor_of
+from tilth.execution.executor import executor_of
+from tilth.settings import Deployment
 
 # Before the other imports, which take less time after it.
 executor = executor_of(
@@ -47,9 +47,9 @@ from resources.landing import LandingZone
 from resources.registry import ModelIOManager, ModelRegistry
 from resources.warehouse import Warehouse
 from resources.warehouse_io import WarehouseIOManager, refuse_shared_tables
-from tilth.alerts import alert_sensor
-from tilth.code_versions import with_code_versions
-from tilth.pools import pool_limits
+from tilth.execution.pools import pool_limits
+from tilth.observability.alerts import alert_sensor
+from tilth.versioning.code import with_code_versions
 
 
 def definitions(deployment: Deployment) -> dg.Definitions:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from assets.flights import partitions as by
 from assets.flights.freshness import DAILY, MONTHLY
-from tilth.automation import on_complete_window, on_new_data
+from tilth.automation.conditions import on_complete_window, on_new_data
 
 # Weight, in arrivals, of the airports' overall rate in a history rate: a tail number seen twice says little.
 PRIOR_ARRIVALS = 20

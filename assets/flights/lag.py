@@ -7,9 +7,9 @@ import dagster as dg
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from assets.flights.sensors import LOOKED_UP, NEURAL, not_yet_read
 from resources.landing import LandingZone
-from tilth.freshness import partition_lag_checks
-from tilth.input_versions import NO_PARTITION, event_numbers
-from tilth.lateness import Arrivals
+from tilth._dagster.event_log import NO_PARTITION, event_numbers
+from tilth.observability.freshness import partition_lag_checks
+from tilth.versioning.staleness import Arrivals
 
 WATCHED = [
     dg.AssetKey(["features", "departures"]),

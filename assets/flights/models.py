@@ -23,13 +23,13 @@ from assets.flights.scoring import (
     probability_scores,
 )
 from resources.registry import StoredModel
-from tilth.automation import on_changed_data, on_new_data
-from tilth.batches import for_each_partition
-from tilth.compute import compute
-from tilth.partition_versions import set_data_versions
-from tilth.provenance import set_off_by
-from tilth.shared_frames import Sliced
-from tilth.timeouts import timeout
+from tilth.automation.conditions import on_changed_data, on_new_data
+from tilth.execution.compute import compute
+from tilth.execution.partitions import for_each_partition
+from tilth.execution.shared_frames import Sliced
+from tilth.execution.timeouts import timeout
+from tilth.versioning.explain import set_off_by
+from tilth.versioning.partitions import set_data_versions
 
 # Every type beyond skops' own safe list that a stored model of this domain may hold. Reviewed when a candidate is
 # added, since loading a file constructs these: the trees' tables, and the check that scikit-learn's own preprocessing

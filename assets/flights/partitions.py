@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 ORIGINS = ["EWR", "JFK", "LGA"]
 FIRST_DAY, END_DAY = "2013-01-01", "2014-01-01"  # the record; the end is exclusive

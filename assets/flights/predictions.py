@@ -7,7 +7,7 @@ from assets.flights import partitions as by
 from assets.flights.freshness import DAILY
 from assets.flights.scoring import calibration_plot, late_probability, probability_scores
 from resources.registry import StoredModel
-from tilth.automation import on_changed_data, on_new_data
+from tilth.automation.conditions import on_changed_data, on_new_data
 
 
 @dg.asset(

@@ -15,9 +15,9 @@ from resources.frames import by_partition
 from resources.landing import LandedFile, LandingZone
 from resources.preview import column_schema
 from resources.warehouse import Warehouse
-from tilth import retries
-from tilth.data_versions import data_version
-from tilth.partition_versions import set_data_versions
+from tilth.execution import retries
+from tilth.versioning.content import data_version
+from tilth.versioning.partitions import set_data_versions
 
 if TYPE_CHECKING:
     from assets.flights.intake import Intake

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from resources.warehouse import Transaction, Warehouse
 from resources.warehouse_types import quoted
-from tilth.input_versions import present_versions
+from tilth._dagster.event_log import present_versions
 
 Recorded = dict[dg.AssetKey, dict[str, str]]
 """By table and day, the data version of its latest materialization."""

@@ -92,7 +92,7 @@ def next_day(landing: LandingZone) -> date:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; the landing zone is the deployment's."""
-    from tilth.deployment import Deployment
+    from tilth.settings import Deployment
 
     parser = argparse.ArgumentParser(prog="python -m assets.flights.replay", description=__doc__.splitlines()[0])
     parser.add_argument("--reference", action="store_true", help="land planes, airlines and airports again")

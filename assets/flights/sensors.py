@@ -9,10 +9,10 @@ import dagster as dg
 from assets.flights import partitions as by
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from resources.landing import LandedFile, LandingZone
-from tilth.automation_sensor import automation_sensor
-from tilth.followers import with_followers
-from tilth.partition_ranges import range_tags, ranges
-from tilth.sweep import sweep
+from tilth.automation.followers import with_followers
+from tilth.automation.ranges import range_tags, ranges
+from tilth.automation.reconciler import sweep
+from tilth.automation.sensor import automation_sensor
 
 
 def requests_for(files: Sequence[LandedFile]) -> list[dg.RunRequest]:

@@ -9,7 +9,7 @@ import dagster as dg
 from assets.flights import partitions as by
 from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from resources.landing import LandingZone
-from tilth.input_versions import event_numbers
+from tilth._dagster.event_log import event_numbers
 
 NAME = "landed_names"
 _INTERVAL_SECONDS = 60

@@ -13,7 +13,7 @@ from assets.flights.models import TRUSTED_TYPES, train_partition
 from assets.flights.parameters import BoostedParameters
 from resources.lake import Lake
 from resources.registry import ModelRegistry
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 WORKERS = 2
 ASSET = "models/delay_boosted"

@@ -50,7 +50,7 @@ def lake_write(folder: Path, rows: pd.DataFrame) -> None:
 
 def lake_write_versioned(folder: Path, rows: pd.DataFrame) -> None:
     from tilth.conversion import to_arrow
-    from tilth.data_versions import data_version
+    from tilth.versioning.content import data_version
 
     table = to_arrow(rows)
     lake(folder).replace("bench/frame", table)

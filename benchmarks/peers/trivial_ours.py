@@ -5,11 +5,11 @@ from typing import Any
 import dagster as dg
 
 from benchmarks.peers import trivial
-from tilth.warm import warm_executor
+from tilth.execution.local import warm_executor
 
 executor = warm_executor("benchmarks.peers.trivial_ours", max_concurrent=trivial.WORKERS)
 
-from tilth.batches import for_each_partition
+from tilth.execution.partitions import for_each_partition
 
 
 def one(key: str) -> dg.MaterializeResult[Any]:

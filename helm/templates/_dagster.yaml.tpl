@@ -74,7 +74,7 @@ run_launcher:
     run_k8s_config:
       container_config:
         # Not by `-m`: each light step would import the module once more.
-        command: [tini, --, python, -c, from tilth.run_process import main; main()]
+        command: [tini, --, python, -c, from tilth._dagster.run_process import main; main()]
         env:
           {{- include "tilth.runEnv" . | nindent 10 }}
           {{- include "tilth.dataEnv" . | nindent 10 }}

@@ -17,11 +17,11 @@ from pydantic import SecretStr
 
 from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, Platform
 from tests.signals_in_dbt import signal_after
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 INSTANCE = """
 telemetry: {enabled: false}
-event_log_storage: {module: tilth.event_log, class: BatchedSqliteEventLogStorage}
+event_log_storage: {module: tilth._dagster.sqlite, class: BatchedSqliteEventLogStorage}
 """
 DAILY = [*DAILY_RAW, *DAILY_DBT, *FEATURES]
 

@@ -19,7 +19,7 @@ from resources.warehouse import Warehouse, WarehouseBusyError
 from tests.conftest import REFERENCE, Platform
 from tests.faults.backfill import Stack, context, finish, kill, platform_on, start
 from tests.s3 import CREDENTIALS, S3
-from tilth.data_versions import data_version
+from tilth.versioning.content import data_version
 
 FIRST, LAST = "2013-01-01", "2013-03-01"
 DAYS = [str(date.fromisoformat(FIRST) + timedelta(days=n)) for n in range(60)]

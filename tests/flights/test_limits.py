@@ -10,7 +10,7 @@ import pytest
 from assets.flights import replay
 from assets.flights.definitions import definitions
 from tests.conftest import DAILY_RAW, Platform, copied, platform_in
-from tilth import incidents
+from tilth.observability import incidents
 
 FIRST, MIDDLE, LAST = "2013-02-05", "2013-02-06", "2013-02-07"
 FLIGHTS = [["raw", "flights"]]

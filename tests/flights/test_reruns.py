@@ -16,7 +16,7 @@ from assets.flights import dbt_models, replay
 from resources.dbt import Dbt
 from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, QUIET, SCORED, Platform, copied
 from tests.signals_in_dbt import signal_after
-from tilth.partition_ranges import range_tags
+from tilth.automation.ranges import range_tags
 
 FIRST, MIDDLE, LAST = DAYS = ["2013-01-30", "2013-01-31", "2013-02-01"]
 DAILY = [*DAILY_RAW, *DAILY_DBT, *FEATURES]

@@ -35,9 +35,9 @@ from tests.automation import (
     once,
 )
 from tests.conftest import QUIET, Platform, copied
-from tilth import freshness
-from tilth.automation import on_changed_data
-from tilth.input_versions import INPUTS
+from tilth.automation.conditions import on_changed_data
+from tilth.observability import freshness
+from tilth.versioning.inputs import INPUTS
 
 MARTS = "marts/departures"
 

@@ -24,7 +24,7 @@ from resources.landing import LandedFile, LandingZone
 from tests.automation import DAILY_DBT, FEATURES, RAW, REFERENCE, Daemon, dates, each
 from tests.conftest import DAILY_RAW, Platform
 from tests.s3 import S3
-from tilth import freshness
+from tilth.observability import freshness
 
 START = "dagster/asset_partition_range_start"
 END = "dagster/asset_partition_range_end"

@@ -7,7 +7,7 @@ import pytest
 
 from assets.flights.definitions import definitions
 from tests.conftest import Platform
-from tilth import incidents
+from tilth.observability import incidents
 
 
 @pytest.fixture

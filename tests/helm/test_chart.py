@@ -28,8 +28,8 @@ from dagster_k8s.job import UserDefinedDagsterK8sConfig, construct_dagster_k8s_j
 from kubernetes.client import ApiClient
 from pydantic import TypeAdapter
 
-from tilth.compute import GPU_RESOURCE, Request, step_config
-from tilth.deployment import Deployment, NodePool
+from tilth.execution.compute import GPU_RESOURCE, Request, step_config
+from tilth.settings import Deployment, NodePool
 
 CHART = Path(__file__).parents[2] / "helm"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
@@ -177,7 +177,7 @@ def launched(
         tags={} if tag is None else {"dagster-k8s/config": json.dumps(tag)},
         job_code_origin=JobPythonOrigin("job", location),
     )
-    # A step: as tilth/heavy_steps.py does.
+    # A step: as tilth/_dagster/kubernetes.py does.
     context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=config is None)
     if config is not None:
         context = context.merge(K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(config)))

@@ -43,15 +43,15 @@ os.kill(min(runs - {1, os.getpid()}), signal.SIGKILL)
 # The modules that a run or a step would have to compile, each time anew: its image cannot be written to.
 NOT_COMPILED = """
 import os, sys
-import dagster._daemon.cli, dagster_webserver.cli, sklearn.ensemble, tilth.preload
-tilth.preload.preload("assets.flights.definitions")
+import dagster._daemon.cli, dagster_webserver.cli, sklearn.ensemble, tilth._dagster.preload
+tilth._dagster.preload.preload("assets.flights.definitions")
 cached = {name: getattr(module, "__cached__", None) for name, module in sys.modules.items()}
 print([name for name, file in cached.items() if file and not os.path.exists(file)])
 """
 ROWS = """
 import json
 from resources.lake import Lake
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 lake = Lake.of(Deployment())
 print(json.dumps({asset: lake.read(asset).to_pylist() for asset in %r}, default=str))
 """

@@ -8,10 +8,10 @@ from pydantic import SecretStr
 
 from resources.alert_log import AlertLog
 from resources.lake import Lake
-from tilth.alerts import alert_sensor
-from tilth.automation import on_complete_window, on_new_data
-from tilth.automation_sensor import automation_sensor
-from tilth.sweep import sweep
+from tilth.automation.conditions import on_complete_window, on_new_data
+from tilth.automation.reconciler import sweep
+from tilth.automation.sensor import automation_sensor
+from tilth.observability.alerts import alert_sensor
 
 FOLDER = Path(os.environ.get("SHOPS", "/nonexistent"))
 SHOPS = dg.DynamicPartitionsDefinition(name="shops")

@@ -35,7 +35,15 @@ def live(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def daemon(live: Platform, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     log = (tmp_path / "daemon.log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tilth.supervisor", BIN / "dagster-daemon", "run", "--workspace", "workspace.yaml"],
+        [
+            sys.executable,
+            "-m",
+            "tilth.execution.supervisor",
+            BIN / "dagster-daemon",
+            "run",
+            "--workspace",
+            "workspace.yaml",
+        ],
         cwd=ROOT,
         env=os.environ | {"TILTH_HOME": str(live.deployment.home)},
         stdout=log,

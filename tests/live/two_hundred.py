@@ -8,8 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from tilth.batches import for_each_partition
-from tilth.warm import warm_executor
+from tilth.execution.local import warm_executor
+from tilth.execution.partitions import for_each_partition
 
 KEYS = [f"{n:03}" for n in range(200)]
 

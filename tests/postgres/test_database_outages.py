@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 
 from tests.postgres.server import dagster_address, restartable_server
-from tilth import database_outages
+from tilth._dagster import database_outages
 
 AWAY_SECONDS = 15  # twice of what Dagster waits
 

@@ -13,12 +13,12 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 from tests.postgres.server import dagster_address
-from tilth.alert_messages import Message
-from tilth.alerts import alert_sensor
-from tilth.automation import on_new_data
-from tilth.automation_sensor import automation_sensor
-from tilth.freshness import partition_lag_checks
-from tilth.sweep import sweep
+from tilth.automation.conditions import on_new_data
+from tilth.automation.reconciler import sweep
+from tilth.automation.sensor import automation_sensor
+from tilth.observability.alert_messages import Message
+from tilth.observability.alerts import alert_sensor
+from tilth.observability.freshness import partition_lag_checks
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
 ASKED = [f"made_{number}" for number in range(8)]

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.postgres.server import dagster_address
-from tilth import lanes
-from tilth.deployment import Deployment
+from tilth.execution import steps as lanes
+from tilth.settings import Deployment
 
 OFFSET = "DAGSTER_EXECUTOR_POP_EVENTS_OFFSET"
 # As another process stores one: it has its number before it is committed.

@@ -9,7 +9,7 @@ import pytest
 from resources.alert_log import AlertLog
 from resources.lake import Lake
 from resources.lake_errors import LakeError
-from tilth.alert_messages import Message
+from tilth.observability.alert_messages import Message
 
 AT = datetime(2026, 3, 4, 23, 59, 59, 123456, tzinfo=UTC)
 BEGAN = Message(

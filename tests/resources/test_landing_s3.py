@@ -16,7 +16,7 @@ import resources.landing_s3
 from resources.landing import LandedFile, LandingZone
 from resources.landing_s3 import OVERLAP_NANOSECONDS, SECOND, Bucket, Place
 from tests.s3 import S3, free_port, s3_server
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 PAGE = 50  # names a listing request, in place of S3's 1,000
 HOUR = 3600

@@ -19,7 +19,7 @@ from skops.io.exceptions import UntrustedTypesFoundException
 from resources.model_files import Folder, ObjectStore
 from resources.registry import ModelRegistry, StoredModel
 from tests.s3 import S3
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 KEY = dg.AssetKey(["models", "guess"])
 

@@ -10,9 +10,9 @@ import dagster as dg
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from tilth import database_outages
-from tilth.lanes import lanes_executor
-from tilth.timeouts import timeout
+from tilth._dagster import database_outages
+from tilth.execution.steps import lanes_executor
+from tilth.execution.timeouts import timeout
 
 executor = lanes_executor("tests.tilth.lane_steps")
 found = Path(os.environ.get("LANE_STEPS_FOUND", "."))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from tilth.lanes import lanes_executor
-from tilth.warm import warm_executor
+from tilth.execution.local import warm_executor
+from tilth.execution.steps import lanes_executor
 
 executors = {"warm": warm_executor, "lanes": lanes_executor}
 

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from tilth.compute import compute
-from tilth.lanes import lanes_executor
+from tilth.execution.compute import compute
+from tilth.execution.steps import lanes_executor
 
 executor = lanes_executor("tests.tilth.pod_steps")
 SIZES = {"small": "2Gi", "large": "48Gi"}

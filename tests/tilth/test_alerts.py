@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from resources.alert_log import AlertLog
 from resources.lake import Lake
 from tests.alerts import SECRET, Shop, Webhook
-from tilth.alerts import alert_sensor
+from tilth.observability.alerts import alert_sensor
 
 FIRST, SECOND, THIRD = "2013-01-01", "2013-01-02", "2013-01-03"
 Later = Callable[[float], None]
@@ -467,7 +467,7 @@ def test_a_message_that_is_not_taken_holds_back_those_after_it_and_those_before_
 def test_a_webhook_that_hangs_is_given_up_after_its_time(
     shop: Shop, webhook: Webhook, outbox: AlertLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilth.webhook.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("tilth.observability.webhook.TIMEOUT_SECONDS", 0.3)
     webhook.pause = 30
     shop.broken = {"prices", "tidy"}
     shop.run("prices")
@@ -484,7 +484,7 @@ def test_a_webhook_that_hangs_is_given_up_after_its_time(
 def test_a_slow_webhook_gets_in_one_look_what_fits_into_its_time_and_the_rest_in_the_next(
     shop: Shop, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilth.alerts._DELIVERY_SECONDS", 0.3)
+    monkeypatch.setattr("tilth.observability.alerts._DELIVERY_SECONDS", 0.3)
     webhook.pause = 0.2
     shop.broken = {"orders", "prices", "tidy"}
     shop.run("orders", day=FIRST)
@@ -604,7 +604,7 @@ def test_a_crash_between_outbox_and_delivery_loses_nothing_though_it_is_over_by_
     shop.broken = {"prices"}
     shop.run("prices")
     with monkeypatch.context() as crash:
-        crash.setattr("tilth.alerts.post", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        crash.setattr("tilth.observability.alerts.post", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             shop.tick()
     shop.broken = set()

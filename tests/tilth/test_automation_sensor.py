@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from tilth.automation import on_complete_window, on_new_data
-from tilth.automation_sensor import automation_sensor
+from tilth.automation.conditions import on_complete_window, on_new_data
+from tilth.automation.sensor import automation_sensor
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

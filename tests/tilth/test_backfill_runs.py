@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.flights.definitions import defs as flights
-from tilth.backfill_runs import Group, backfill_runs
+from tilth.observability.backfill_runs import Group, backfill_runs
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-02", fmt="%Y-%m")

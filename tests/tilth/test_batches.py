@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tilth import batches
-from tilth.batches import for_each_partition
-from tilth.shared_frames import Sliced
+from tilth.execution import partitions as batches
+from tilth.execution.partitions import for_each_partition
+from tilth.execution.shared_frames import Sliced
 
 # The process that workers are forked from imports this module: nothing heavy here at the top.
 

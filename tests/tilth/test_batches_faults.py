@@ -15,9 +15,9 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from tilth.batches import for_each_partition
-from tilth.event_log import BatchedSqliteEventLogStorage
-from tilth.shared_frames import Sliced
+from tilth._dagster.sqlite import BatchedSqliteEventLogStorage
+from tilth.execution.partitions import for_each_partition
+from tilth.execution.shared_frames import Sliced
 
 QUICK, STUCK = ["a", "b", "c", "d"], ["y", "z"]
 LETTERS = dg.StaticPartitionsDefinition([*QUICK, *STUCK])
@@ -25,7 +25,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 PATIENCE_SECONDS = 120
 INSTANCE = """
 telemetry: {enabled: false}
-event_log_storage: {module: tilth.event_log, class: BatchedSqliteEventLogStorage}
+event_log_storage: {module: tilth._dagster.sqlite, class: BatchedSqliteEventLogStorage}
 """
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from assets.flights.dbt_models import project as dbt
 from assets.flights.definitions import definitions
-from tilth import code_versions
-from tilth.code_versions import code_version
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
+from tilth.versioning import code as code_versions
+from tilth.versioning.code import code_version
 
 FILES = {
     "shop/__init__.py": "",
@@ -183,7 +183,7 @@ def test_what_the_asset_is_made_by_changes_its_version(project: Path, file: str,
 
 
 def test_the_version_is_the_same_in_another_process(project: Path) -> None:
-    program = "from shop.assets import table; from tilth.code_versions import code_version as version; "
+    program = "from shop.assets import table; from tilth.versioning.code import code_version as version; "
     program += "print(version(table.op.compute_fn.decorated_fn))"
     paths = os.pathsep.join([str(project), *sys.path])
     other = subprocess.run(

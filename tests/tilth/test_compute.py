@@ -13,7 +13,7 @@ from dagster_k8s.job import get_user_defined_k8s_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilth.compute import (
+from tilth.execution.compute import (
     TAG,
     Request,
     as_quantity,
@@ -24,8 +24,8 @@ from tilth.compute import (
     requested,
     shortages,
 )
-from tilth.deployment import Deployment
-from tilth.timeouts import timeout
+from tilth.execution.timeouts import timeout
+from tilth.settings import Deployment
 
 POOLS = {
     "general": {"default": True, "selector": {"pool": "general"}},
@@ -201,7 +201,7 @@ def test_each_function_gives_its_own_size() -> None:
 def test_another_load_of_a_file_finds_its_functions_by_the_same_names(tmp_path: Path) -> None:
     path = tmp_path / "definitions.py"
     path.write_text(
-        "from functools import partial\nfrom tilth.compute import compute\n\n"
+        "from functools import partial\nfrom tilth.execution.compute import compute\n\n"
         "tags = [compute(memory=lambda key, size=size: size) for size in ('1Gi', '2Gi')]\n"
         "tags += [compute(memory=partial(lambda size, key: size, size)) for size in ('3Gi', '4Gi')]\n"
     )

@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 
 from tests.automation import DAY, DAYS, Pair, dates
-from tilth.attempts import Answered
-from tilth.automation import on_changed_data, on_complete_window, on_new_data
-from tilth.partition_ranges import range_tags
+from tilth.automation.attempts import Answered
+from tilth.automation.conditions import on_changed_data, on_complete_window, on_new_data
+from tilth.automation.ranges import range_tags
 
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-03", fmt="%Y-%m")
 NEXT_DAY = "2013-01-03"

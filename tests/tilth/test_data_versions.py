@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tilth.data_versions import data_version
+from tilth.versioning.content import data_version
 
 NESTED = pa.struct([("x", pa.int64()), ("y", pa.list_(pa.string()))])
 KINDS: dict[pa.DataType, st.SearchStrategy[Any]] = {

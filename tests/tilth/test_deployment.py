@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tilth.deployment import Deployment
+from tilth.settings import Deployment
 
 PASSWORD = "correct-horse"  # noqa: S105 (of a server that does not exist)
 POSTGRES = f"postgresql://tilth:{PASSWORD}@db.example:5432/tilth"

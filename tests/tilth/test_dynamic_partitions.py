@@ -6,17 +6,17 @@ import dagster as dg
 import pytest
 
 from tests.conftest import QUIET
-from tilth.automation import on_complete_window, on_new_data
-from tilth.automation_page import page
-from tilth.automation_sensor import automation_sensor
-from tilth.batches import for_each_partition
-from tilth.followers import with_followers
-from tilth.freshness import partition_lag_checks
-from tilth.incidents import look
-from tilth.input_versions import INPUTS
-from tilth.partition_ranges import range_tags
-from tilth.plan import plan
-from tilth.sweep import sweep
+from tilth.automation.conditions import on_complete_window, on_new_data
+from tilth.automation.followers import with_followers
+from tilth.automation.page import page
+from tilth.automation.ranges import range_tags
+from tilth.automation.reconciler import sweep
+from tilth.automation.sensor import automation_sensor
+from tilth.execution.partitions import for_each_partition
+from tilth.observability.freshness import partition_lag_checks
+from tilth.observability.incidents import look
+from tilth.observability.plan import plan
+from tilth.versioning.inputs import INPUTS
 
 SHOPS = dg.DynamicPartitionsDefinition(name="shops")
 DAYS = dg.StaticPartitionsDefinition(["monday", "tuesday"])

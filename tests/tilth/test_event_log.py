@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from tests.conftest import QUIET
-from tilth.event_log import BatchedSqliteEventLogStorage
+from tilth._dagster.sqlite import BatchedSqliteEventLogStorage
 
 ROOT = Path(__file__).parents[2]
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")

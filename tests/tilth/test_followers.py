@@ -7,10 +7,10 @@ import dagster as dg
 import pytest
 
 from tests.conftest import QUIET
-from tilth.automation import on_changed_data, on_new_data
-from tilth.automation_sensor import automation_sensor
-from tilth.followers import with_followers
-from tilth.partition_ranges import range_tags
+from tilth.automation.conditions import on_changed_data, on_new_data
+from tilth.automation.followers import with_followers
+from tilth.automation.ranges import range_tags
+from tilth.automation.sensor import automation_sensor
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
 DAY, NEXT_DAY = "2013-01-02", "2013-01-03"

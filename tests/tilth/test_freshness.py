@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from assets.flights import replay
 from assets.flights.definitions import definitions
 from tests.conftest import QUIET, Platform
-from tilth import freshness, input_versions, lateness
-from tilth.automation import on_new_data
-from tilth.automation_sensor import automation_sensor
-from tilth.freshness import partition_lag_checks
-from tilth.lateness import Late, late_partitions
-from tilth.partition_ranges import range_tags
-from tilth.partition_versions import set_data_versions
+from tilth.automation.conditions import on_new_data
+from tilth.automation.ranges import range_tags
+from tilth.automation.sensor import automation_sensor
+from tilth.observability import freshness
+from tilth.observability.freshness import partition_lag_checks
+from tilth.versioning import inputs as input_versions
+from tilth.versioning import staleness as lateness
+from tilth.versioning.partitions import set_data_versions
+from tilth.versioning.staleness import Late, late_partitions
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-30", end_date="2013-02-03")
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-03", fmt="%Y-%m")

@@ -16,11 +16,11 @@ from kubernetes.client import V1Container, V1Pod, V1PodSpec, V1ResourceRequireme
 from kubernetes.client.rest import ApiException
 
 from tests.tilth import pod_steps
-from tilth import lanes
-from tilth.compute import Request, step_config
-from tilth.deployment import Deployment
-from tilth.heavy_steps import HeavySteps, merged_resources
-from tilth.step_pods import Ending
+from tilth._dagster.kubernetes import HeavySteps, merged_resources
+from tilth._dagster.pod_status import Ending
+from tilth.execution import steps as lanes
+from tilth.execution.compute import Request, step_config
+from tilth.settings import Deployment
 
 LOST, DEAD, OUT_OF_MEMORY = Ending("lost", "its pod was deleted"), Ending("ended", "it died"), Ending("memory", "")
 POOLS = {

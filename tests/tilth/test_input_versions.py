@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 
 from tests.conftest import QUIET
-from tilth.automation import on_new_data
-from tilth.automation_sensor import automation_sensor
-from tilth.input_versions import INPUTS
-from tilth.partition_ranges import range_tags
-from tilth.partition_versions import set_data_versions
-from tilth.provenance import set_off_by
-from tilth.sweep import out_of_date, sweep
+from tilth.automation.conditions import on_new_data
+from tilth.automation.ranges import range_tags
+from tilth.automation.reconciler import out_of_date, sweep
+from tilth.automation.sensor import automation_sensor
+from tilth.versioning.explain import set_off_by
+from tilth.versioning.inputs import INPUTS
+from tilth.versioning.partitions import set_data_versions
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-11")
 HISTORY = dg.TimeWindowPartitionMapping(start_offset=-2, end_offset=-1, allow_nonexistent_upstream_partitions=True)
@@ -148,7 +148,7 @@ def chain() -> Iterator[Chain]:
 def minutes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Iterator[int]]:
     """Minutes that pass on the clock that a sweep goes by, as many as are asked for."""
     clock = SimpleNamespace(now=1_000_000_000)
-    monkeypatch.setattr("tilth.sweep.time", SimpleNamespace(time=lambda: clock.now))
+    monkeypatch.setattr("tilth.automation.reconciler.time", SimpleNamespace(time=lambda: clock.now))
 
     def passing(count: int) -> Iterator[int]:
         for minute in range(count):
@@ -340,7 +340,7 @@ def test_a_partition_says_what_set_it_off_back_to_the_files_that_landed(chain: C
 def test_a_look_that_takes_too_long_goes_on_in_the_next_ticks_and_asks_for_the_same(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilth.sweep.PART_SECONDS", -1.0)  # one asset a tick
+    monkeypatch.setattr("tilth.automation.reconciler.PART_SECONDS", -1.0)  # one asset a tick
     chain.land("second", FIRST)
     assert chain.run("raw", "clean", "history", days=(FIRST, FIRST))
     before, asked = chain.cursors["sweep"], []
@@ -354,7 +354,7 @@ def test_a_look_that_takes_too_long_goes_on_in_the_next_ticks_and_asks_for_the_s
 def test_what_was_made_between_two_ticks_of_a_look_is_not_asked_for(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilth.sweep.PART_SECONDS", -1.0)
+    monkeypatch.setattr("tilth.automation.reconciler.PART_SECONDS", -1.0)
     chain.land("second", FIRST)
     assert chain.run("raw", "clean", "history", days=(FIRST, FIRST))
     for _ in range(4):  # clean, features, history and summary are judged

@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 from tests.tilth.run_processes import Run, execute
-from tilth import light_steps as light_steps_module
-from tilth.light_steps import LightSteps
+from tilth._dagster import local_steps as light_steps_module
+from tilth._dagster.local_steps import LightSteps
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_of_many_that_end_at_once_each_says_how() -> None:
 def step_process(home: Path, run_id: str, *command: str) -> "subprocess.Popen[str]":
     home.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-c", "from tilth.step_process import main; main()", run_id, *command],
+        [sys.executable, "-c", "from tilth._dagster.step_process import main; main()", run_id, *command],
         env={"DAGSTER_HOME": str(home), "PATH": "/usr/bin:/bin"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from dagster._core.events import EngineEventData
 from dagster._core.launcher.base import WorkerStatus
 
 from tests.tilth.run_processes import ROOT
-from tilth import launcher
+from tilth._dagster import run_launcher as launcher
 
 GONE, THERE = WorkerStatus.NOT_FOUND, WorkerStatus.RUNNING
 
@@ -61,7 +61,7 @@ proc = pytest.mark.skipif(not Path("/proc").exists(), reason="without /proc nobo
 def test_another_process_with_its_number_is_not_taken_for_it(
     instance: dg.DagsterInstance, run: dg.DagsterRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilth.launcher._SLACK_SECONDS", -3600.0)
+    monkeypatch.setattr("tilth._dagster.run_launcher._SLACK_SECONDS", -3600.0)
     says(instance, run, os.getpid())
     assert status(instance, run) is GONE
 
@@ -73,7 +73,7 @@ def test_a_clock_that_is_set_ahead_ends_no_run(
     says(instance, run, os.getpid())
     assert status(instance, run) is THERE
     # By the clock, this process now begins an hour after it spoke. A launcher that has just been started knows as well.
-    monkeypatch.setattr("tilth.launcher._SLACK_SECONDS", -3600.0)
+    monkeypatch.setattr("tilth._dagster.run_launcher._SLACK_SECONDS", -3600.0)
     assert status(instance, run) is THERE
     says(instance, run, os.getpid())  # as its executor does, after the code server did
     with dg.DagsterInstance.get() as later:

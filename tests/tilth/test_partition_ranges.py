@@ -6,7 +6,7 @@ import dagster as dg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilth.partition_ranges import ranges
+from tilth.automation.ranges import ranges
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-15")
 NAMES = dg.StaticPartitionsDefinition(["EWR", "JFK", "LGA", "BOS"])

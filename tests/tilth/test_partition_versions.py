@@ -10,8 +10,9 @@ from dagster._core.execution.plan import execute_step
 from pydantic import Field
 
 from tests.conftest import QUIET
-from tilth import input_versions, partition_versions
-from tilth.partition_versions import set_data_versions
+from tilth.versioning import inputs as input_versions
+from tilth.versioning import partitions as partition_versions
+from tilth.versioning.partitions import set_data_versions
 
 DAYS = dg.StaticPartitionsDefinition(["a", "b", "c"])
 BOTH = dg.MultiPartitionsDefinition({"day": DAYS, "airport": dg.StaticPartitionsDefinition(["EWR", "JFK"])})
@@ -185,7 +186,7 @@ def test_what_was_recorded_is_forgotten(instance: dg.DagsterInstance) -> None:
 def test_the_function_of_dagster_that_is_wrapped_is_still_the_one_that_makes_a_steps_asset_events() -> None:
     moved = (
         "Dagster makes a step's asset events elsewhere than in execute_step._get_output_asset_events: every partition "
-        "of a range would get the same data version. See docs/upgrading.md on tilth/partition_versions.py."
+        "of a range would get the same data version. See docs/upgrading.md on tilth/versioning/partitions.py."
     )
     own = partition_versions._events_of_step
     assert own.__module__ == "dagster._core.execution.plan.execute_step", moved

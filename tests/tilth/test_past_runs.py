@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import QUIET
-from tilth.partition_ranges import range_tags
-from tilth.past_runs import fitted, past_work
+from tilth.automation.ranges import range_tags
+from tilth.observability.past_runs import fitted, past_work
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 
@@ -92,7 +92,7 @@ def test_what_a_run_did_is_its_partitions_and_seconds(instance: dg.DagsterInstan
 def test_the_largest_run_counts_though_many_smaller_ones_came_after_it(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tilth.past_runs._RUNS", 2)
+    monkeypatch.setattr("tilth.observability.past_runs._RUNS", 2)
     for days in (("01", "09"), ("10", "10"), ("11", "11"), ("12", "12")):
         ran(instance, slow, *(f"2013-01-{day}" for day in days))
     work, _ = past_work(instance, [frozenset({slow.key})])

@@ -12,10 +12,10 @@ import pytest
 
 from assets.flights.definitions import defs as flights
 from tests.conftest import QUIET
-from tilth import plan as command
-from tilth.partition_ranges import range_tags
-from tilth.past_runs import fitted
-from tilth.plan import plan
+from tilth.automation.ranges import range_tags
+from tilth.observability import plan as command
+from tilth.observability.past_runs import fitted
+from tilth.observability.plan import plan
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2014-01-01")
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2014-01", fmt="%Y-%m")
@@ -126,7 +126,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def called(home: Path, *arguments: str, module: str = __name__) -> str:
         monkeypatch.setenv("DAGSTER_HOME", str(home))
-        monkeypatch.setattr(sys, "argv", ["tilth.plan", module, *arguments])
+        monkeypatch.setattr(sys, "argv", ["tilth.observability.plan", module, *arguments])
         command.main()
         return capsys.readouterr().out
 

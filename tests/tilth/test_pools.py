@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from assets.flights.definitions import definitions, defs
-from tilth import pools
-from tilth.deployment import Deployment
-from tilth.pools import apply_pool_limits, pool_limits
+from tilth.execution import pools
+from tilth.execution.pools import apply_pool_limits, pool_limits
+from tilth.settings import Deployment
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def page() -> None: ...
 def test_the_command_sets_the_limits_that_the_definitions_declare(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["tilth.pools", "assets.flights.definitions"])
+    monkeypatch.setattr(sys, "argv", ["tilth.execution.pools", "assets.flights.definitions"])
     pools.main()
     assert capsys.readouterr().out == "pool warehouse: 1 step at once\n"
     assert limit_of(instance, "warehouse") == 1

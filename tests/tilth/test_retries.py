@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from tests.conftest import QUIET
-from tilth import retries
+from tilth.execution import retries
 
 
 def test_a_step_that_fails_twice_by_an_os_error_succeeds_at_the_third_attempt() -> None:

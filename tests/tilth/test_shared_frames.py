@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilth.shared_frames import Sliced, share
+from tilth.execution.shared_frames import Sliced, share
 
 MONTHS, ORIGINS = ["2013-01", "2013-02"], ["EWR", "JFK"]
 KEYS = [f"{month}|{origin}" for month in MONTHS for origin in ORIGINS]

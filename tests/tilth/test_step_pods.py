@@ -20,7 +20,7 @@ from kubernetes.client import (
     V1ResourceRequirements,
 )
 
-from tilth.step_pods import Ending, ending_of, memory_limit, unschedulable
+from tilth._dagster.pod_status import Ending, ending_of, memory_limit, unschedulable
 
 PATIENCE = 60.0
 Seen = Callable[[], V1Pod]

@@ -17,7 +17,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.launcher.base import LaunchRunContext
 
 from tests.tilth.run_processes import ROOT
-from tilth.run_template import ADDRESS, CANNOT, GO
+from tilth._dagster.fork_protocol import ADDRESS, CANNOT, GO
 
 MODULE = "location_of_test"
 PATIENCE_SECONDS = 60.0
@@ -25,8 +25,8 @@ CODE = """
     import os, time
     import dagster as dg
     import numpy as np
-    from tilth.pools import pool_limits
-    from tilth.warm import warm_executor
+    from tilth.execution.pools import pool_limits
+    from tilth.execution.local import warm_executor
 
     VALUE = {value}
 
@@ -84,7 +84,7 @@ class Supervised:
         self.log = self.home / "log"
         command = f"import os; print('at ' + os.environ['{ADDRESS}'], flush=True); import time; time.sleep(600)"
         process = subprocess.Popen(
-            [sys.executable, "-m", "tilth.supervisor", sys.executable, "-c", command],
+            [sys.executable, "-m", "tilth.execution.supervisor", sys.executable, "-c", command],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=self.log.open("w"), text=True,
         )  # fmt: skip
         assert process.stdout is not None
@@ -100,7 +100,7 @@ class Supervised:
     def template(self) -> int:
         """The process that the next run would be forked from, or that is being made."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        found = [pid for pid in children if "tilth.run_template" in Path("/proc", pid, "cmdline").read_text()]
+        found = [pid for pid in children if "tilth.execution.run_template" in Path("/proc", pid, "cmdline").read_text()]
         return int(found[-1])
 
     def create(self, job: str = "numbers") -> dg.DagsterRun:
@@ -186,7 +186,7 @@ def test_a_run_is_a_fork_of_its_locations_template(supervised: Supervised) -> No
     pools = supervised.instance.event_log_storage.get_pool_limits()
     assert [(pool.name, pool.limit) for pool in pools] == [("numbers", 3)]
     parent = Path(f"/proc/{supervised.template()}/cmdline").read_text().split("\0")
-    assert parent[1:4] == ["-m", "tilth.run_template", MODULE]
+    assert parent[1:4] == ["-m", "tilth.execution.run_template", MODULE]
 
 
 def test_two_runs_draw_different_random_numbers(supervised: Supervised) -> None:
@@ -298,7 +298,7 @@ def test_a_run_goes_on_while_its_template_is_replaced(supervised: Supervised) ->
 
 
 def test_a_second_supervisor_of_the_same_state_says_so(supervised: Supervised) -> None:
-    command = [sys.executable, "-m", "tilth.supervisor", "true"]
+    command = [sys.executable, "-m", "tilth.execution.supervisor", "true"]
     second = subprocess.run(
         command, cwd=supervised.folder, env=supervised.environment, capture_output=True, text=True, check=False
     )

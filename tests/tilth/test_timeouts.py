@@ -12,9 +12,9 @@ import pytest
 from dagster_shared.error import SerializableErrorInfo
 
 from tests.tilth.run_processes import Run, execute
-from tilth import timeouts
-from tilth.partition_ranges import range_tags
-from tilth.timeouts import TAG, seconds, timeout
+from tilth.automation.ranges import range_tags
+from tilth.execution import timeouts
+from tilth.execution.timeouts import TAG, seconds, timeout
 
 
 @pytest.fixture(scope="module")

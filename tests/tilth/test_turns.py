@@ -14,7 +14,7 @@ from dagster._core.events import DagsterEvent
 
 from tests.tilth.run_processes import ROOT
 from tests.tilth.turn_steps import defs
-from tilth import turns
+from tilth.execution import concurrency_guard as turns
 
 PATIENCE_SECONDS = 120
 

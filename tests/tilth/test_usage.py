@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 from tests.conftest import QUIET
-from tilth import usage
-from tilth.usage import step_usage, watch
+from tilth.observability import usage
+from tilth.observability.usage import step_usage, watch
 
 MB = 2**20
 ALLOCATED = 200 * MB
@@ -157,7 +157,7 @@ def test_a_step_whose_process_is_forked_for_it_counts_from_the_fork() -> None:
         import os
         import dagster as dg
         from tests.tilth.test_usage import burn, used
-        from tilth.usage import watch
+        from tilth.observability.usage import watch
 
         watch()  # as a code location's IO managers do, before the fork
         burn(1.5)

@@ -43,7 +43,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[s
 
 def test_a_step_imports_nothing_heavy_after_the_fork(warm: dict[str, dict[str, list[str]]]) -> None:
     assert {name: imported_late(step) for name, step in warm.items()} == {"numbers": {}, "total": {}}, (
-        "Preload it in the fork server: let tilth/preload.py do what imports it."
+        "Preload it in the fork server: let tilth/_dagster/preload.py do what imports it."
     )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from tilth.timeouts import timeout
-from tilth.warm import warm_executor
+from tilth.execution.local import warm_executor
+from tilth.execution.timeouts import timeout
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 FOREVER = 600

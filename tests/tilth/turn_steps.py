@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from tilth.warm import warm_executor
+from tilth.execution.local import warm_executor
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
 

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from tests.tilth.watched_steps import is_six, numbers, total
-from tilth.warm import warm_executor
+from tilth.execution.local import warm_executor
 
 defs = dg.Definitions(
     assets=[numbers, total],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from tilth import usage
+from tilth.observability import usage
 
 LOCATIONS = ("tests.tilth.warm_steps", "tests.tilth.cold_steps")
 

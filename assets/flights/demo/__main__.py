@@ -28,11 +28,11 @@ from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
-from tilth.deployment import Deployment
-from tilth.fork_server import fork_server
-from tilth.partition_ranges import range_tags
-from tilth.preload import preload
-from tilth.turns import planned_partitions
+from tilth._dagster.fork_server import fork_server
+from tilth._dagster.preload import preload
+from tilth.automation.ranges import range_tags
+from tilth.execution.concurrency_guard import planned_partitions
+from tilth.settings import Deployment
 
 deployment = Deployment()
 warehouse = Warehouse(deployment.warehouse_uri)

@@ -9,10 +9,10 @@ from since_start import since_start
 
 from resources.lake import Lake
 from resources.lake_io import LakeIOManager
-from tilth.batches import for_each_partition
-from tilth.compute import compute
-from tilth.deployment import Deployment
-from tilth.executors import executor_of
+from tilth.execution.compute import compute
+from tilth.execution.executor import executor_of
+from tilth.execution.partitions import for_each_partition
+from tilth.settings import Deployment
 
 deployment = Deployment()
 executor = executor_of(deployment, "trial", "deltalake")

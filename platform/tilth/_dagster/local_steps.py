@@ -1,0 +1,106 @@
+"""Steps in processes of the run's own pod, forked from one that is warm: what asks for no machine starts at once."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from typing import Any
+
+from tilth._dagster.processes import descendants
+
+_GRACE_SECONDS = 5.0
+# Starting a process looks how all others are, and of two threads that look at once the second finds 255 for an exit
+# code. So one thread at a time starts a process or reads how one ended.
+_ONE_LOOKS = threading.Lock()
+
+
+@dataclass
+class _Light:
+    limit_seconds: float | None
+    pid: int | None = None
+    began: float = 0.0
+    exit_code: int | None = None
+    not_started: str = ""
+    told_to_stop: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class LightSteps:
+    """The light steps of one run: `slots` at once, the others wait for their turn in the order they came."""
+
+    def __init__(self, slots: int) -> None:
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="light step")
+        self._steps: dict[str, _Light] = {}
+
+    def start(self, step_key: str, arguments: str, limit_seconds: float | None) -> None:
+        """Execute the step as `dagster api execute_step --compressed-input-json ARGUMENTS` would."""
+        step = self._steps[step_key] = _Light(limit_seconds)
+        self._pool.submit(_follow, step, arguments)
+
+    def overdue(self, step_key: str) -> bool:
+        """Whether the step has run for longer than its timeout."""
+        step = self._steps[step_key]
+        running = step.pid is not None and not step.ended.is_set()
+        return running and step.limit_seconds is not None and time.monotonic() - step.began > step.limit_seconds
+
+    def death(self, step_key: str) -> str:
+        """How the step's process ended; empty while it lives. Where the log says how the step ended, that counts,
+        also of exit code 0, with which a library may end the whole program.
+        """
+        if why := self._steps[step_key].not_started:
+            return f"could not be started ({why})"
+        code = self._steps[step_key].exit_code
+        if code is None:
+            return ""
+        if code == 0:
+            return "ended with exit code 0 before its step had ended"
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def stop(self, step_key: str, *, ask: bool = True) -> None:
+        """End the step with the processes that it started: asked first, so that it records that it was interrupted; or
+        at once, where whoever ends it records why.
+        """
+        step = self._steps[step_key]
+        step.told_to_stop = True
+        if step.pid is None or step.ended.is_set():
+            return
+        below = descendants(step.pid)
+        for number, pids in [(signal.SIGTERM, [step.pid])] * ask + [(signal.SIGKILL, [step.pid, *below])]:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            step.ended.wait(_GRACE_SECONDS)
+
+
+def _follow(step: _Light, arguments: str) -> None:
+    """Start the process and wait for its end."""
+    try:
+        if not step.told_to_stop:
+            process = get_context("forkserver").Process(target=_execute, args=(arguments,))
+            step.began = time.monotonic()
+            with _ONE_LOOKS:
+                process.start()
+            step.pid = process.pid
+            # Whoever stopped it meanwhile found no process: either they see its number now, or this sees them.
+            if step.told_to_stop:
+                process.kill()
+            wait([process.sentinel])
+            with _ONE_LOOKS:
+                step.exit_code = process.exitcode
+    except Exception as problem:  # noqa: BLE001 (nobody reads what this thread raises: the step would never end)
+        step.not_started = f"{type(problem).__name__}: {problem}"
+    finally:
+        step.ended.set()
+
+
+def _execute(arguments: str) -> None:
+    from dagster._cli import api
+
+    execute: Callable[..., Any] = api.execute_step_command.main
+    execute(["--compressed-input-json", arguments], standalone_mode=False)

@@ -1,0 +1,330 @@
+"""No update is lost: a sensor that finds partitions made from older inputs than the present ones, and asks for them.
+
+A condition sees that something happened; what happens in the moment between its request and the run's start, during a
+run, or in a run started by hand, it can take for answered. This sensor compares what is: the versions that the latest
+materialization of a partition was made from (`tilth.versioning.inputs`) with those that are there now.
+"""
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+import dagster as dg
+
+from tilth._dagster.connections import kept_connections
+from tilth._dagster.event_log import NO_PARTITION, event_numbers, newest_event, present_versions
+from tilth.automation.attempts import Attempts, attempts_at, tried_in_vain
+from tilth.automation.sensor import in_ranges
+from tilth.versioning.inputs import inputs_of, recorded_inputs, upstream_partitions
+
+# Conditions answer within seconds, and a debounced one within its interval; what is older than this they have missed.
+PATIENCE_SECONDS = 600
+# Dagster gives a tick 60 seconds; a look that takes longer goes on in the next.
+PART_SECONDS = 25.0
+_WHOLE_SECONDS = 86_400
+
+
+def sweep(
+    name: str,
+    target: dg.AssetSelection,
+    *,
+    optional: dg.AssetSelection | None = None,
+    reference: dg.AssetSelection | None = None,
+    patience_seconds: int = PATIENCE_SECONDS,
+    interval_seconds: int = 60,
+) -> dg.SensorDefinition:
+    """A running sensor that asks for partitions of those of these assets that have an automation condition.
+
+    A partition is asked for when it has been out of date for `patience_seconds`, nothing that it reads is being made or
+    has been out of date for as long, and no run has tried since its inputs changed: a partition that fails is not tried
+    over and over. A partition that was never made counts once all that it reads is there.
+
+    Its time begins when a look first finds it out of date, and anew when it is made, tried or asked for. While inputs
+    change without end, it is asked for once in `patience_seconds`: neither at every look nor never.
+
+    Args:
+        optional: upstream assets whose absent partitions hold nothing back, as in `tilth.automation.conditions`.
+        reference: upstream tables whose refresh makes no partition out of date.
+        patience_seconds: longer than the longest `again` of the conditions, which it would otherwise not wait for.
+    """
+
+    # A look that takes several ticks, by the cursor that it began with. A process that starts anew begins it anew.
+    looks: dict[str | None, _Look] = {}
+
+    @dg.sensor(
+        name=name,
+        asset_selection=target,  # not as target=, of which Dagster makes a job, and a job has one way of partitioning
+        minimum_interval_seconds=interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Finds partitions that have been out of date for {patience_seconds} s or longer, made from older "
+        "inputs than the present ones, and asks for them.",
+    )
+    def swept(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        # Taken out, so that a tick that failed amid its part leaves none of it.
+        look = looks.pop(context.cursor, None)
+        if look is None:
+            now, newest = int(time.time()), newest_event(context)
+            cursor = _cursor(context, now)
+            if newest == cursor["seen"] and not cursor["watched"]:
+                return dg.SkipReason("Nothing was made since the last look.")
+            look = _Look(context, target, optional, reference, cursor, newest, now)
+        until = monotonic() + PART_SECONDS
+        with (
+            kept_connections(context.instance),
+            dg.partition_loading_context(dynamic_partitions_store=context.instance),
+        ):
+            requests = look.part(context, patience_seconds, until)
+        if look.left:
+            looks.clear()
+            looks[context.cursor] = look
+            said = dg.SkipReason(f"{look.left} assets are still to be looked at, in the next ticks.")
+            return dg.SensorResult(run_requests=requests, cursor=context.cursor, skip_reason=None if requests else said)
+        return dg.SensorResult(run_requests=requests, cursor=look.cursor())
+
+    return swept
+
+
+class _Look:
+    """A look at all assets, in parts: first at what is out of date, then at what of that need not wait."""
+
+    def __init__(
+        self,
+        context: dg.SensorEvaluationContext,
+        target: dg.AssetSelection,
+        optional: dg.AssetSelection | None,
+        reference: dg.AssetSelection | None,
+        cursor: Mapping[str, Any],
+        newest: int,
+        now: int,
+    ) -> None:
+        assert context.repository_def is not None  # noqa: S101 - what targets assets has one
+        self._graph: Any = context.repository_def.asset_graph
+        self._gaps, self._ignored = (c.resolve(self._graph) if c else set() for c in (optional, reference))
+        self._before, self._newest, self._now = cursor, newest, now
+        # What depends on no event, such as a partition that is there since midnight, is seen by a look at everything.
+        self._is_whole = not 0 <= now - cursor["whole"] < _WHOLE_SECONDS
+        keys = [key for key in target.resolve(self._graph) if self._graph.get(key).automation_condition is not None]
+        self._to_judge, self._to_ask = sorted(keys, reverse=True), sorted(keys, reverse=True)
+        self._late: dict[dg.AssetKey, dict[str, int]] = {}
+        self._busy: dict[dg.AssetKey, set[str]] = {}
+        self._asked: dict[dg.AssetKey, list[str]] = {}
+        self._keys: dict[dg.PartitionsDefinition, Sequence[str]] = {}
+        self._parts = 0
+
+    @property
+    def left(self) -> int:
+        """How many assets are still to be looked at."""
+        return max(len(self._to_judge), len(self._to_ask))
+
+    def part(self, context: dg.SensorEvaluationContext, patience_seconds: int, until: float) -> list[dg.RunRequest]:
+        """Look at assets until that time, one at least; the runs that are to be asked for."""
+        self._parts += 1
+        self._keys.clear()  # keys are added, by time or by hand
+        wanted: dict[str, list[dg.AssetKey]] = defaultdict(list)
+        while self.left:
+            if self._to_judge:
+                self._judge(context.instance, self._to_judge.pop())
+            else:
+                key = self._to_ask.pop()
+                self._asked[key] = self._to_be_asked(context.instance, key, self._now - patience_seconds)
+                for partition in self._asked[key]:
+                    wanted[partition].append(key)
+            if monotonic() > until:
+                break
+        assert context.repository_def is not None  # noqa: S101
+        requests = in_ranges(
+            [
+                dg.RunRequest(asset_selection=sorted(keys), partition_key=partition or None)
+                for partition, keys in sorted(wanted.items())
+            ],
+            context.repository_def.assets_defs_by_key,
+        )
+        for request in requests:
+            names = ", ".join(key.to_user_string() for key in request.asset_selection or ())
+            context.log.info(f"{names} {request.partition_key or request.tags}: made from older inputs than there are")
+        return requests
+
+    def cursor(self) -> str:
+        """What the next look begins with."""
+        watched = {
+            key: since | dict.fromkeys([*self._asked[key], *self._busy[key]], self._now)
+            for key, since in self._late.items()
+        }
+        return _dumped(self._newest, watched, self._now if self._is_whole else self._before["whole"])
+
+    def _judge(self, instance: dg.DagsterInstance, key: dg.AssetKey) -> None:
+        seen, before = self._before["seen"], self._before["watched"].get(key.to_user_string(), {})
+        since = 0 if self._is_whole else seen
+        found, self._busy[key] = out_of_date(
+            instance, self._graph, key, self._ignored, since, self._gaps, before, self._keys
+        )
+        self._late[key] = {p: self._now if last > seen else before.get(p, self._now) for p, last in found.items()}
+
+    def _to_be_asked(self, instance: dg.DagsterInstance, key: dg.AssetKey, until: int) -> list[str]:
+        asked = _ready(instance, self._graph, key, self._late, until)
+        if asked and self._parts > 1:  # what was judged in an earlier tick may have been made since
+            still, _ = out_of_date(
+                instance, self._graph, key, self._ignored, self._newest, self._gaps, asked, self._keys
+            )
+            asked = [partition for partition in asked if partition in still]
+        return asked
+
+
+def out_of_date(
+    instance: dg.DagsterInstance,
+    graph: Any,
+    key: dg.AssetKey,
+    ignored: Collection[dg.AssetKey],
+    since: int,
+    optional: Collection[dg.AssetKey] = (),
+    watched: Collection[str] = (),
+    known: dict[dg.PartitionsDefinition, Sequence[str]] | None = None,
+) -> tuple[dict[str, int], set[str]]:
+    """Partitions of the asset made from older inputs than the present ones, or not made though all inputs are there.
+
+    Args:
+        ignored: inputs that make nothing out of date; they must be there nevertheless.
+        since: only what changed or was made after the event of this number is looked at; 0 for everything.
+        optional: inputs whose absent partitions hold nothing back.
+        watched: partitions that are looked at in any case.
+        known: keys of partitions definitions, kept from asset to asset: of a thousand days they take 20 ms to say.
+
+    To be called in a `dg.partition_loading_context` of the instance, which keeps the keys of dynamic partitions.
+
+    Returns:
+        The partitions, without those that a run is making or tried in vain since their inputs changed, each with the
+        number of the event by which it was last made or tried, or 0; and the partitions that a run is making.
+    """
+    node = graph.get(key)
+    numbers = {parent: event_numbers(instance, parent) for parent in node.parent_keys}
+    made = event_numbers(instance, key)
+    partitions = _touched(graph, key, numbers, made, since, watched, {} if known is None else known)
+    if not partitions:
+        return {}, set()
+    definition = node.partitions_def
+    reads = upstream_partitions(graph, key, partitions)
+    attempts = attempts_at(instance, key, definition)
+    busy = _under_way(instance, {p: attempts[p] for p in attempts.keys() & reads.keys()})
+    in_vain = tried_in_vain(instance, graph, key, attempts, attempts.keys() & reads.keys())
+    missing, changed = set(), set()
+    for partition, read in reads.items():
+        wanted = [(parent, numbers[parent].get(p)) for parent, parts in read.items() for p in parts]
+        there = [number for _, number in wanted if number is not None]
+        latest = max(there, default=0)
+        if partition in busy or partition in in_vain or attempts.get(partition, ("", 0))[1] > latest:
+            continue
+        if partition not in made:
+            if there and all(number is not None or parent in optional for parent, number in wanted):
+                missing.add(partition)
+        elif max(latest, made[partition]) > since or partition in watched:
+            changed.add(partition)
+    versions = {parent: present_versions(instance, parent) for parent in node.parent_keys if parent not in ignored}
+    for partition, inputs in recorded_inputs(instance, key, [made[partition] for partition in changed]).items():
+        present = inputs_of({parent: reads[partition][parent] for parent in versions}, versions)
+        if any(inputs[name] != present[name] for name in inputs.keys() & present.keys()):
+            missing.add(partition)
+    return {p: max(made.get(p, 0), attempts.get(p, ("", 0))[1]) for p in missing}, busy
+
+
+def _touched(
+    graph: Any,
+    key: dg.AssetKey,
+    numbers: Mapping[dg.AssetKey, Mapping[str, int]],
+    made: Mapping[str, int],
+    since: int,
+    watched: Collection[str],
+    known: dict[dg.PartitionsDefinition, Sequence[str]],
+) -> list[str]:
+    """The asset's partitions that were made, or read what was made, after the event of this number."""
+    definition = graph.get(key).partitions_def
+    partitions = _keys(definition, known)
+    if not since:
+        return list(partitions) if any((made, *numbers.values())) else []
+    touched = {*watched, *(partition for partition, number in made.items() if number > since)}
+    for parent, of_parent in numbers.items():
+        if not (new := {partition for partition, number in of_parent.items() if number > since}):
+            continue
+        theirs = graph.get(parent).partitions_def
+        if definition is None or theirs is None:
+            return list(partitions)
+        mapping = graph.get_partition_mapping(key, parent_asset_key=parent)
+        read = theirs.subset_with_partition_keys(new.intersection(_keys(theirs, known)))
+        reading = mapping.get_downstream_partitions_for_partitions(read, theirs, definition)
+        touched.update(reading.get_partition_keys())
+    return [partition for partition in partitions if partition in touched]
+
+
+def _keys(
+    definition: dg.PartitionsDefinition | None, known: dict[dg.PartitionsDefinition, Sequence[str]]
+) -> Sequence[str]:
+    if definition is None:
+        return [NO_PARTITION]
+    if definition not in known:
+        known[definition] = definition.get_partition_keys()
+    return known[definition]
+
+
+def _ready(
+    instance: dg.DagsterInstance,
+    graph: Any,
+    key: dg.AssetKey,
+    late: Mapping[dg.AssetKey, Mapping[str, int]],
+    until: int,
+) -> list[str]:
+    """Of the partitions that are out of date since `until` or longer, those that need not wait for what they read."""
+    since = late[key]
+    due = [partition for partition, first in since.items() if first <= until]
+    parents = graph.get(key).parent_keys if due else ()
+    making = {
+        parent: _under_way(instance, attempts_at(instance, parent, graph.get(parent).partitions_def))
+        for parent in parents
+    }
+
+    def waits(partition: str, parent: dg.AssetKey, read: str) -> bool:
+        # For one that went out of date later it would wait without end where that changes again and again.
+        return read in making[parent] or late.get(parent, {}).get(read, math.inf) <= since[partition]
+
+    return [
+        partition
+        for partition, reads in upstream_partitions(graph, key, due).items()
+        if not any(waits(partition, parent, read) for parent, parts in reads.items() for read in parts)
+    ]
+
+
+def _under_way(instance: dg.DagsterInstance, attempts: Attempts) -> set[str]:
+    """The partitions whose run has not finished."""
+    runs = {run_id: instance.get_run_by_id(run_id) for run_id, _ in attempts.values()}
+    return {partition for partition, (run_id, _) in attempts.items() if (run := runs[run_id]) and not run.is_finished}
+
+
+def _dumped(seen: int, watched: Mapping[dg.AssetKey, Mapping[str, int]], whole: int) -> str:
+    """The cursor: when everything was looked at; by asset and time since when they are watched, partitions, of which
+    many have the same time.
+    """
+    grouped: dict[str, dict[int, list[str]]] = {}
+    for key, since in watched.items():
+        for partition, first in sorted(since.items()):
+            grouped.setdefault(key.to_user_string(), {}).setdefault(first, []).append(partition)
+    return json.dumps({"seen": seen, "watched": grouped, "whole": whole})
+
+
+def _cursor(context: dg.SensorEvaluationContext, now: int) -> Mapping[str, Any]:
+    """The number of the event last seen; by asset and partition, since when it is watched; when all was looked at."""
+    anew = {"seen": 0, "watched": {}, "whole": 0}
+    if context.cursor is None:
+        return anew
+    try:
+        cursor = json.loads(context.cursor)
+        # A clock that was set back would make what is watched wait for that long.
+        watched = {
+            str(asset): {str(p): min(int(first), now) for first, partitions in times.items() for p in partitions}
+            for asset, times in cursor["watched"].items()
+        }
+        return {"seen": int(cursor["seen"]), "watched": watched, "whole": int(cursor.get("whole", 0))}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        context.log.warning(f"The cursor {context.cursor[:100]!r} is of another release; everything is looked at anew.")
+        return anew

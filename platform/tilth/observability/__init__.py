@@ -1,0 +1,1 @@
+"""What a person is shown or told: lag, usage, cost, failures."""

@@ -1,0 +1,276 @@
+"""Which partitions of an asset are late: since when something has been there that it does not hold yet, and for which
+upstream it waits.
+
+The event log says which partitions are there, and which versions of their inputs they were made from
+(`tilth.versioning.inputs`). A partition is late
+
+- of an asset without inputs: since its arrival, when the domain says that one waits;
+- of any other: when a partition that it reads is late, when it was made from other versions than those there now, or
+  when it was never made though all that it reads is there or late. While something that it reads is neither, it waits
+  for data and is not late: a month is not, whose days have not all come.
+
+Its lag counts from the oldest arrival that it does not hold; of one never made, from when the last came of what it
+needs. An arrival is followed through what has been made of it already, back to the materialization that first read it,
+so that a step forward does not start the lag anew. Content that is made again and is the same makes nothing late.
+
+What here is not Dagster's public API docs/upgrading.md names.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from tilth._dagster.event_log import DATA_VERSION, NO_PARTITION, event_numbers, present_versions
+from tilth.versioning.inputs import ALL, INPUTS, Inputs, inputs_of, recorded_inputs, upstream_partitions
+
+Arrivals = Mapping[dg.AssetKey, Mapping[str, float]]
+"""By asset and partition, since when (seconds of the epoch) something is there that the asset does not hold yet."""
+
+Pair = tuple[dg.AssetKey, str]
+"""An asset and one of its partitions."""
+
+# Materializations of a partition, on average, that are looked through for the one that brought its present content, and
+# of a single one that has more.
+_HISTORY = 20
+_LONG_HISTORY = 1000
+
+
+@dataclass(frozen=True)
+class Late:
+    """Since when (seconds of the epoch) a partition is late, and for which one it waits: itself, or one upstream."""
+
+    since: float
+    cause: Pair
+
+
+LatePartitions = dict[dg.AssetKey, dict[str, Late]]
+
+
+def late_partitions(
+    instance: dg.DagsterInstance,
+    graph: Any,
+    assets: Sequence[dg.AssetKey],
+    arrivals: Arrivals,
+    optional: dg.AssetSelection | None = None,
+    reference: dg.AssetSelection | None = None,
+    memory: "Memory | None" = None,
+) -> LatePartitions:
+    """By asset, its late partitions; arguments as of `partition_lag_checks`.
+
+    `graph` is a repository's `asset_graph`.
+
+    Raises:
+        ValueError: an asset that the graph does not have.
+    """
+    if unknown := [key.to_user_string() for key in assets if not graph.has(key)]:
+        raise ValueError(f"Partition lag of {', '.join(unknown)}: the definitions hold no such asset; correct its key.")
+    above, left = set(assets), list(assets)
+    while left:
+        new = graph.get(left.pop()).parent_keys - above
+        above |= new
+        left += new
+    keys = [key for key in graph.toposorted_asset_keys if key in above]
+    gaps, lookups = (chosen.resolve(graph, allow_missing=True) if chosen else set() for chosen in (optional, reference))
+    late: LatePartitions = {}
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        log = _Log(instance, graph, keys, lookups, memory or Memory())
+        for key in keys:
+            if graph.get(key).parent_keys <= {key}:
+                late[key] = {partition: Late(at, (key, partition)) for partition, at in arrivals.get(key, {}).items()}
+            else:
+                late[key] = _late_of(log, key, late, gaps)
+    return {key: late[key] for key in assets}
+
+
+def _late_of(log: "_Log", key: dg.AssetKey, late: LatePartitions, optional: Collection[dg.AssetKey]) -> dict[str, Late]:
+    """The late partitions of an asset with inputs, when those of its inputs are known."""
+    made, recorded = log.numbers[key], log.recorded(key)
+    # By partition, what is late above it; and what it does not hold: sets of partitions, each complete with its newest.
+    behind: dict[str, list[Late]] = {}
+    lacking: dict[str, list[list[Pair]]] = {}
+    for partition, read in log.reads(key).items():
+        pairs = [(parent, p) for parent, parts in read.items() for p in parts]
+        there = {pair for pair in pairs if pair[1] in log.numbers[pair[0]]}
+        # What may be absent and is only looked up keeps nobody waiting.
+        awaited = [pair for pair in pairs if pair[0] not in optional or pair[0] not in log.lookups]
+        coming = {pair: late[pair[0]][pair[1]] for pair in awaited if pair[1] in late[pair[0]]}
+        needed = [pair for pair in pairs if pair[0] not in optional]
+        if not (there or coming) or any(pair not in there and pair not in coming for pair in needed):
+            continue
+        if partition in made:
+            behind[partition] = [one for pair, one in coming.items() if pair[0] not in log.lookups]
+            lacking[partition] = log.changed(read, recorded.get(partition, {}))
+        else:
+            behind[partition] = [one for pair, one in coming.items() if pair not in there or pair[0] not in log.lookups]
+            lacking[partition] = [needed] if needed else [[pair] for pair in {*there, *coming}]
+    first = log.times((pair for p, sets in lacking.items() if p not in made for s in sets for pair in s), first=True)
+    came = log.times((pair for p, sets in lacking.items() if p in made for s in sets for pair in s), first=False)
+
+    found: dict[str, Late] = {}
+    for partition, sets in lacking.items():
+        above = min(behind[partition], key=lambda one: one.since, default=None)
+        if partition in made:
+            since = [max(came[pair] for pair in s) for s in sets] + ([above.since] if above else [])
+        else:
+            # A partition that is not there yet has no time of its own.
+            since = [max(first.get(pair) or late[pair[0]][pair[1]].since for pair in s) for s in sets]
+        if since:
+            found[partition] = Late(min(since), above.cause if above else (key, partition))
+    return found
+
+
+@dataclass(frozen=True)
+class _Made:
+    timestamp: float
+    version: str
+    inputs: Inputs
+
+
+@dataclass
+class Memory:
+    """What earlier looks of this process read of latest materializations, beside the numbers by which it holds."""
+
+    newest: int = 0
+    reads: dict[dg.AssetKey, tuple[Any, dict[str, dict[dg.AssetKey, list[str]]]]] = field(default_factory=dict)
+    versions: dict[dg.AssetKey, tuple[dict[str, int], dict[str, str]]] = field(default_factory=dict)
+    inputs: dict[Pair, tuple[int, Inputs]] = field(default_factory=dict)
+    histories: dict[Pair, tuple[int, list[_Made]]] = field(default_factory=dict)
+
+
+class _Log:
+    """What the event log says of these assets at one look."""
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        graph: Any,
+        keys: Sequence[dg.AssetKey],
+        lookups: Collection[dg.AssetKey],
+        memory: Memory,
+    ) -> None:
+        self._instance, self._graph, self.lookups, self._memory = instance, graph, lookups, memory
+        newest = instance.event_log_storage.get_maximum_record_id() or 0
+        if newest < memory.newest:  # of another log, whose numbers say nothing here
+            for known in (memory.reads, memory.versions, memory.inputs, memory.histories):
+                known.clear()
+        memory.newest = newest
+        self.numbers = {key: event_numbers(instance, key) for key in keys}
+        self._versions = {key: self._present(key) for key in keys}
+        self._times: dict[bool, dict[Pair, float]] = {True: {}, False: {}}
+        self._keys: dict[dg.PartitionsDefinition, Sequence[str]] = {}
+
+    def _present(self, key: dg.AssetKey) -> dict[str, str]:
+        numbers, versions = self._memory.versions.get(key, ({}, {}))
+        if numbers != self.numbers[key]:
+            found = present_versions(self._instance, key)
+            versions = {p: version for p, version in found.items() if p in self.numbers[key]}
+            self._memory.versions[key] = self.numbers[key], versions
+        return versions
+
+    def reads(self, key: dg.AssetKey) -> dict[str, dict[dg.AssetKey, list[str]]]:
+        """By partition, what it reads of other assets."""
+        own, *others = (self._partitions(k) for k in (key, *sorted(self._graph.get(key).parent_keys)))
+        known, reads = self._memory.reads.get(key, (None, {}))
+        if known != (own, others):
+            reads = upstream_partitions(self._graph, key, own)
+            for read in reads.values():
+                read.pop(key, None)
+            self._memory.reads[key] = (own, others), reads
+        return reads
+
+    def _partitions(self, key: dg.AssetKey) -> Sequence[str]:
+        definition = self._graph.get(key).partitions_def
+        if definition is None:
+            return [NO_PARTITION]
+        if definition not in self._keys:
+            self._keys[definition] = definition.get_partition_keys()
+        return self._keys[definition]
+
+    def recorded(self, key: dg.AssetKey) -> dict[str, Inputs]:
+        """By partition, what its latest materialization was made from."""
+        known, numbers = self._memory.inputs, self.numbers[key]
+        new = [p for p, number in numbers.items() if known.get((key, p), (0,))[0] != number]
+        found = recorded_inputs(self._instance, key, [numbers[p] for p in new])
+        known.update({(key, p): (numbers[p], found.get(p, {})) for p in new})
+        return {p: known[key, p][1] for p in numbers}
+
+    def changed(self, read: Mapping[dg.AssetKey, Sequence[str]], recorded: Inputs) -> list[list[Pair]]:
+        """What is there in another version than the recorded one, each by itself; all of it where one hash is kept."""
+        sets: list[list[Pair]] = []
+        judged = {parent: parts for parent, parts in read.items() if parent not in self.lookups}
+        for parent, present in zip(judged, inputs_of(judged, self._versions).values(), strict=True):
+            before = recorded.get(parent.to_user_string())
+            if before is None or before == present:
+                continue
+            if ALL in present or ALL in before:
+                sets.append([(parent, p) for p in judged[parent] if p in self._versions[parent]])
+            else:
+                sets += [[(parent, p)] for p, version in present.items() if before.get(p) != version]
+        return [pairs for pairs in sets if pairs]
+
+    def times(self, pairs: Iterable[Pair], *, first: bool) -> Mapping[Pair, float]:
+        """Since when each has its present content, or when it `first` had any: when what it was made from came.
+
+        What is not there is left out.
+        """
+        known, unknown = self._times[first], defaultdict(set)
+        for key, partition in pairs:
+            if (key, partition) not in known and partition in self.numbers.get(key, {}):
+                unknown[key].add(partition)
+        for key, partitions in unknown.items():
+            histories = self._histories(key, sorted(partitions))
+            events = {p: made[-1 if first else _began(made)] for p, made in histories.items()}
+            known.update({(key, p): event.timestamp for p, event in events.items()})
+            causes = {p: self._brought_by(made, first) for p, made in histories.items()}
+            brought = {p: [pair for pair in pairs if pair[0] != key] for p, pairs in causes.items()}
+            self.times((pair for pairs in brought.values() for pair in pairs), first=first)
+            for p, pairs in brought.items():
+                newest = max((known.get(pair, math.inf) for pair in pairs), default=math.inf)
+                known[key, p] = min(events[p].timestamp, newest)
+        return known
+
+    def _brought_by(self, made: Sequence[_Made], first: bool) -> list[Pair]:
+        """The inputs that came or changed with the present content; none where something else did, such as code."""
+        began = len(made) - 1 if first else _began(made)
+        now, before = made[began].inputs, made[began + 1].inputs if began + 1 < len(made) else None
+        changed = [
+            (dg.AssetKey.from_user_string(name), p)
+            for name, versions in now.items()
+            for p, version in versions.items()
+            if before is None or (name in before and before[name].get(p) != version)
+        ]
+        if any(p == ALL for _, p in changed):
+            return []
+        return changed if first else [pair for pair in changed if pair[0] not in self.lookups]
+
+    def _histories(self, key: dg.AssetKey, partitions: Sequence[str]) -> dict[str, list[_Made]]:
+        """Of each partition, its materializations, newest first."""
+        known, numbers = self._memory.histories, self.numbers[key]
+        new = [p for p in partitions if known.get((key, p), (0,))[0] != numbers[p]]
+        limit = _HISTORY * len(new)
+        if new and self._read(key, new, limit) == limit:
+            for p in new:  # those of one may have crowded out those of another
+                self._read(key, [p], _LONG_HISTORY)
+        return {p: known[key, p][1] for p in partitions if known[key, p][1]}
+
+    def _read(self, key: dg.AssetKey, partitions: Sequence[str], limit: int) -> int:
+        read: dict[str, list[_Made]] = {p: [] for p in partitions}
+        wanted = dg.AssetRecordsFilter(key, asset_partitions=[p for p in partitions if p != NO_PARTITION] or None)
+        records = self._instance.fetch_materializations(wanted, limit=limit).records
+        for record in records:
+            event = record.asset_materialization
+            if event and (event.partition or NO_PARTITION) in read:
+                inputs: Any = event.metadata[INPUTS].value if INPUTS in event.metadata else {}
+                made = _Made(record.timestamp, (event.tags or {}).get(DATA_VERSION, ""), inputs)
+                read[event.partition or NO_PARTITION].append(made)
+        self._memory.histories.update({(key, p): (self.numbers[key][p], made) for p, made in read.items()})
+        return len(records)
+
+
+def _began(made: Sequence[_Made]) -> int:
+    """Of materializations, newest first, the place of the oldest of those with the same content as the newest."""
+    return next((n for n in range(1, len(made)) if made[n].version != made[0].version), len(made)) - 1
