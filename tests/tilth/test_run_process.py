@@ -41,7 +41,7 @@ def imports(process: str, command: Sequence[str], folder: Path, **environment: s
     """What each import of the location said, by the process of a pod."""
     said = folder / "imports"
     subprocess.run(
-        [sys.executable, "-c", f"from tilth.{process} import main; main()", *command],
+        [sys.executable, "-c", f"from tilth._dagster.{process} import main; main()", *command],
         env=os.environ | environment | {"IMPORTED_LOCATION": str(said)}, cwd=folder, check=False, timeout=120,
     )  # fmt: skip
     return said.read_text()
