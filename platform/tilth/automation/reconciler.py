@@ -26,6 +26,8 @@ PATIENCE_SECONDS = 600
 # Dagster gives a tick 60 seconds; a look that takes longer goes on in the next.
 PART_SECONDS = 25.0
 _WHOLE_SECONDS = 86_400
+# What a sensor of this kind is tagged with.
+RECONCILER = "tilth/reconciler"
 
 
 def sweep(
@@ -60,6 +62,7 @@ def sweep(
         asset_selection=target,  # not as target=, of which Dagster makes a job, and a job has one way of partitioning
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
+        tags={RECONCILER: "true"},
         description=f"Finds partitions that have been out of date for {patience_seconds} s or longer, made from older "
         "inputs than the present ones, and asks for them.",
     )

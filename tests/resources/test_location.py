@@ -1,0 +1,136 @@
+"""A code location in one call: no condition is left unwatched, and all that is brought can be replaced."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from resources import code_location
+from tilth import on_new_data
+from tilth.automation.reconciler import sweep
+from tilth.automation.sensor import automation_sensor
+
+MODULE = "assets.shops.definitions"
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILTH_HOME", str(tmp_path))
+
+
+def asset(name: str, *deps: str, condition: bool = True, **options: Any) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=name.split("/"),
+        deps=[dep.split("/") for dep in deps],
+        automation_condition=on_new_data() if condition else None,
+        **options,
+    )
+    def made() -> None: ...
+
+    return made
+
+
+def watched(definitions: dg.Definitions, kind: type[dg.SensorDefinition], name: str = "") -> list[str]:
+    """The assets that sensors of this kind look at, each as often as it is looked at."""
+    repository = definitions.get_repository_def()
+    found = [
+        key.to_user_string()
+        for sensor in repository.sensor_defs
+        if isinstance(sensor, kind) and name in sensor.name and sensor.asset_selection is not None
+        for key in sensor.asset_selection.resolve(repository.asset_graph)
+    ]
+    return sorted(found)
+
+
+ASSETS = [
+    asset("raw/sales", condition=False, group_name="raw"),
+    [asset("sales", "raw/sales", group_name="sales"), asset("visits", "raw/sales", group_name="visits")],
+    dg.AssetSpec("elsewhere"),
+]
+
+
+def test_every_asset_with_a_condition_is_evaluated_and_reconciled_whatever_its_group() -> None:
+    made = code_location(MODULE, assets=ASSETS)
+    assert watched(made, dg.AutomationConditionSensorDefinition) == ["sales", "visits"]
+    assert watched(made, dg.SensorDefinition, "reconciler") == ["sales", "visits"]
+    running = {sensor.name: sensor.default_status for sensor in made.get_repository_def().sensor_defs}
+    assert running == dict.fromkeys(
+        ["automation", "reconciler", "partition_lag", "alerts"], dg.DefaultSensorStatus.RUNNING
+    )
+
+
+def test_what_a_given_sensor_evaluates_is_left_to_it_and_the_rest_is_not_forgotten() -> None:
+    of_sales = dg.AssetSelection.groups("sales")
+    made = code_location(
+        MODULE,
+        assets=ASSETS,
+        sensors=[automation_sensor("of_sales", of_sales, ""), sweep("reconciler_of_sales", of_sales)],
+    )
+    assert watched(made, dg.AutomationConditionSensorDefinition, "of_sales") == ["sales"]
+    assert watched(made, dg.AutomationConditionSensorDefinition) == ["sales", "visits"]
+    assert watched(made, dg.SensorDefinition, "reconciler") == ["sales", "visits"]
+
+
+def test_more_assets_than_one_sensor_takes_have_several() -> None:
+    many = [asset(f"asset_{number}") for number in range(501)]
+    made = code_location(MODULE, assets=many)
+    assert len(watched(made, dg.AutomationConditionSensorDefinition)) == len(many)
+
+
+def test_lag_is_watched_where_nothing_further_is_made() -> None:
+    made = code_location(MODULE, assets=[*ASSETS, asset("revenue", "sales")])
+    checked = {key.asset_key.to_user_string() for key in made.get_repository_def().asset_graph.asset_check_keys}
+    assert checked == {"visits", "revenue"}
+
+
+def test_a_resource_a_job_a_sensor_and_the_executor_that_are_given_replace_the_brought_ones() -> None:
+    @dg.op
+    def own_maintenance() -> None: ...
+
+    @dg.job
+    def lake_maintenance() -> None:
+        own_maintenance()
+
+    @dg.sensor(name="alerts", job=lake_maintenance)
+    def own_alerts() -> None: ...
+
+    store = dg.FilesystemIOManager()
+    made = code_location(
+        MODULE,
+        assets=ASSETS,
+        jobs=[lake_maintenance],
+        sensors=[own_alerts],
+        resources={"io_manager": store},
+        executor=dg.in_process_executor,
+    )
+    assert made.resources
+    assert made.resources["io_manager"] is store
+    assert made.executor is dg.in_process_executor
+    repository = made.get_repository_def()
+    assert repository.get_job("lake_maintenance").has_node("own_maintenance")
+    assert repository.get_sensor_def("alerts").job_name == "lake_maintenance"
+
+
+def test_the_warehouse_takes_one_step_at_once_where_something_is_in_its_pool() -> None:
+    assert limits(ASSETS) == {}
+    assert limits([asset("slow", pool="warehouse")]) == {"warehouse": 1}
+    assert limits([asset("slow", pool="warehouse"), asset("call", pool="api")], api=3) == {"warehouse": 1, "api": 3}
+
+
+def limits(assets: list[Any], **pools: int) -> dict[str, int]:
+    declared: Any = code_location(MODULE, assets=assets, pools=pools).metadata
+    return declared["pools"].value
+
+
+def test_assets_that_dagster_cannot_version_are_taken_as_they_are() -> None:
+    @dg.op
+    def two() -> int:
+        return 2
+
+    @dg.graph_asset
+    def of_a_graph() -> int:
+        return two()
+
+    made = code_location(MODULE, assets=[of_a_graph, dg.AssetSpec("elsewhere")])
+    assert made.resolve_all_asset_keys() == [dg.AssetKey("elsewhere"), dg.AssetKey("of_a_graph")]
