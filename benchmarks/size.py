@@ -119,11 +119,15 @@ def seconds_of_looks(home: Path, assets: int, of_size: Mapping[str, str]) -> tup
     """
     with dg.DagsterInstance.from_config(str(home)) as instance:
         make_days(instance, assets)
-        log = (home / "daemon.log").open("wb")
-        daemon = subprocess.Popen(
-            [BIN / "dagster-daemon", "run", "-m", "tests.synthetic"],
-            cwd=ROOT, env=os.environ | of_size, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+        # As under `make dev` and in the chart, one process serves the code location for as long as the daemon runs.
+        log, socket = (home / "daemon.log").open("wb"), home / "code.sock"
+        options: dict[str, Any] = {"cwd": ROOT, "env": os.environ | of_size, "stdout": log, "stderr": log}
+        server = [BIN / "dagster", "code-server", "start", "-m", "tests.synthetic", "--socket", str(socket)]
+        programs = [subprocess.Popen(server, start_new_session=True, **options)]
+        while not socket.exists():
+            time.sleep(0.1)
+        daemon = [BIN / "dagster-daemon", "run", "--grpc-socket", str(socket)]
+        programs.append(subprocess.Popen(daemon, start_new_session=True, **options))
         try:
             deadline = time.monotonic() + 900
             while time.monotonic() < deadline:
@@ -139,8 +143,9 @@ def seconds_of_looks(home: Path, assets: int, of_size: Mapping[str, str]) -> tup
                     )
             sys.exit(f"{assets} assets: too few looks in 900 s\n{(home / 'daemon.log').read_text()[-4000:]}")
         finally:
-            os.killpg(daemon.pid, signal.SIGTERM)
-            daemon.wait(60)
+            for program in reversed(programs):
+                os.killpg(program.pid, signal.SIGTERM)
+                program.wait(60)
             log.close()
 
 
