@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import dagster as dg
@@ -17,6 +16,7 @@ from dagster_dbt import DagsterDbtCliRuntimeError, DbtProject
 from resources.dbt_manifest import prepared
 from resources.duckdb_file import duckdb_turn
 from resources.warehouse import Warehouse
+from tilth._dagster.dbt_events import DbtEvent
 
 # What profiles.yml takes of a PostgreSQL address's options.
 OPTIONS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "connect_timeout")
@@ -82,11 +82,11 @@ class DbtBuild:
     `failed_tests` has those too that Dagster has no check for, as one over two models that names neither its `ref`.
     """
 
-    events: Sequence[Any]
+    events: Sequence[DbtEvent]
     error: Exception | None
     failed_tests: Sequence[str] = ()
 
-    def stream(self) -> Iterator[Any]:
+    def stream(self) -> Iterator[DbtEvent]:
         """The events, for a step to yield; then the error is raised, if there is one."""
         yield from self.events
         if self.error:
@@ -137,13 +137,16 @@ class Dbt:
         error = DagsterDbtCliRuntimeError("\n\n".join([log, "Errors parsed from dbt logs:", *errors]))
         return DbtBuild(events, error, failed_tests)
 
-    def rehearse(self) -> None:
-        """What a step's first build would do for itself, done before the steps are forked; nothing is connected to."""
-        from resources.dbt_runner import rehearse
+    def preload(self) -> None:
+        """What a step's first build would do for itself, done before runs are forked; nothing is connected to.
+
+        dbt's import takes 3 s, a first build another second.
+        """
+        from resources.dbt_runner import preload
 
         connection = connection_environment(self.warehouse)
         with _environment(connection):
-            rehearse(self.project, connection["TILTH_DBT_DATABASE"])
+            preload(self.project, connection["TILTH_DBT_DATABASE"])
 
 
 @contextmanager

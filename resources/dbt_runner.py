@@ -1,4 +1,4 @@
-"""dbt in this process: all of ours that rests on what is not public in dbt and dagster-dbt.
+"""dbt in this process, by what is not public in dbt; docs/upgrading.md names it.
 
 The process that steps are forked from imports this, for dbt takes seconds to load. It starts no threads then.
 """
@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._utils.interrupts import raise_interrupts_as
-from dagster_dbt import DagsterDbtTranslator, DbtProject
-from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
-from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+from dagster_dbt import DbtProject
 from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 from dbt.adapters.factory import reset_adapters
 from dbt.cli.main import dbtRunner
@@ -27,6 +24,7 @@ from dbt_common.events.event_manager_client import cleanup_event_logger
 from dbt_common.events.functions import msg_to_json
 
 from resources.dbt_manifest import DATABASE, RECORD
+from tilth._dagster.dbt_events import DbtEvent, as_text, dbt_step, keyboard_interrupts
 
 # dbt imports these only when it runs.
 _LATER = ("task.build", "adapters.postgres", "adapters.duckdb.environments.local")
@@ -36,7 +34,7 @@ for _name in (*(f"dbt.{name}" for name in _LATER), "dbt_common.clients.agate_hel
 
 def run(
     context: dg.AssetExecutionContext, command: Sequence[str], project: DbtProject, database: str, target_path: Path
-) -> tuple[list[Any], list[str], list[str]]:
+) -> tuple[list[DbtEvent], list[str], list[str]]:
     """One dbt command, such as `build`, on what the step selects of its `@dbt_assets`; when it returns, dbt has ended.
 
     Args:
@@ -51,77 +49,57 @@ def run(
     Raises:
         DagsterExecutionInterruptedError: the step was told to end. dbt has cancelled its queries.
     """
-    # What `DbtCliResource.cli` asks too: manifest, translator and selection of the step's assets and checks.
-    step = get_updated_cli_invocation_params_for_context(context, {}, DagsterDbtTranslator())
-    folder = step.dbt_project.project_dir if step.dbt_project else project.project_dir
-    arguments = [*command, *step.selection_args, *_options(folder, project.profiles_dir, target_path)]
-    if step.indirect_selection:
-        arguments += ["--indirect-selection", step.indirect_selection]
-    messages: list[DbtCoreCliEventMessage] = []
+    step = dbt_step(context)
+    arguments = [*command, *step.arguments, *_options(step.project_dir or project.project_dir, project, target_path)]
+    messages: list[dict[str, Any]] = []
 
     def said(event: Any) -> None:
         if event.info.level == "debug":  # in dbt.log
             return
-        messages.append(DbtCoreCliEventMessage(json.loads(msg_to_json(event)), {}))
-        sys.stdout.write(f"{messages[-1]}\n")
+        messages.append(json.loads(msg_to_json(event)))
+        sys.stdout.write(f"{as_text(messages[-1])}\n")
         sys.stdout.flush()
 
     context.log.info(f"Running dbt in this process: dbt {' '.join(arguments)}")
     manifest = _manifest(project.manifest_path.parent, database)
-    try:
-        # Of an interrupt dbt knows Python's own: it cancels its queries then, and its threads end.
-        with _connections_closed(), raise_interrupts_as(KeyboardInterrupt):
-            ended = dbtRunner(manifest, [said]).invoke(arguments)
-            if isinstance(ended.exception, KeyboardInterrupt):
-                raise ended.exception
-    except KeyboardInterrupt:
-        raise dg.DagsterExecutionInterruptedError from None
-    errors = [str(message) for message in messages if message.raw_event["info"]["level"] == "error"]
+    # Of an interrupt dbt knows Python's own: it cancels its queries then, and its threads end.
+    with _connections_closed(), keyboard_interrupts():
+        ended = dbtRunner(manifest, [said]).invoke(arguments)
+        if isinstance(ended.exception, KeyboardInterrupt):
+            raise ended.exception
+    errors = [as_text(message) for message in messages if message["info"]["level"] == "error"]
     if not ended.success and not errors:
         errors = [str(ended.exception or "dbt failed and said nothing; look at the step's output.")]
     return (
-        [
-            event
-            for message in messages
-            for event in message.to_default_asset_events(
-                step.manifest, step.dagster_dbt_translator, context, target_path, step.dbt_project
-            )
-        ],
+        [event for message in messages for event in step.events(message, target_path)],
         errors,
-        [name for message in messages if (name := _failed_test(message.raw_event))],
+        [name for message in messages if (name := _failed_test(message))],
     )
 
 
-def _failed_test(event: Any) -> str:
+def _failed_test(event: dict[str, Any]) -> str:
     """The data test whose failure the event tells of; empty for any other event."""
     node = event["data"].get("node_info", {})
     is_result = event["info"]["name"] == "LogTestResult" and node.get("resource_type") == "test"
     return node["node_name"] if is_result and event["data"]["status"] in ("fail", "error") else ""
 
 
-def rehearse(project: DbtProject, database: str) -> None:
-    """Do once, before steps are forked from here, what every first command does: half of its time.
+def preload(project: DbtProject, database: str) -> None:
+    """Do once, before runs are forked from here, what every first command does: half of its time.
 
     That is reading the manifest, and dbt's classes that check the project and the profile. Nothing is connected to.
     """
     with tempfile.TemporaryDirectory(prefix="dbt-") as folder, _connections_closed():
-        options = _options(project.project_dir, project.profiles_dir, Path(folder))
+        options = _options(project.project_dir, project, Path(folder))
         dbtRunner(_manifest(project.manifest_path.parent, database)).invoke(["list", *options])
 
 
-def _options(folder: Path, profiles: Path, target_path: Path) -> list[str]:
-    places = (
-        "--project-dir",
-        folder,
-        "--profiles-dir",
-        profiles,
-        "--target-path",
-        target_path,
-        "--log-path",
-        target_path,
-    )
+def _options(folder: Path, project: DbtProject, target_path: Path) -> list[str]:
+    places = {"project-dir": folder, "profiles-dir": project.profiles_dir}
+    places |= {"target-path": target_path, "log-path": target_path}
     # dbt's own lines go to no console, for `said` writes them. Its artifacts, a fifth of its time, nobody reads here.
-    return [*map(str, places), "--log-level", "none", "--no-write-json", "--no-send-anonymous-usage-stats"]
+    named = [word for name, place in places.items() for word in (f"--{name}", str(place))]
+    return [*named, "--log-level", "none", "--no-write-json", "--no-send-anonymous-usage-stats"]
 
 
 @contextmanager

@@ -13,7 +13,6 @@ executor = executor_of(
     "adbc_driver_duckdb.dbapi",
     "resources.dbt_runner",
     in_template=[
-        "resources.dbt_rehearsal",
         "assets.flights.estimators",
         "sklearn.metrics",
         "skops.io",

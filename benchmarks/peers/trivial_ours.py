@@ -5,9 +5,9 @@ from typing import Any
 import dagster as dg
 
 from benchmarks.peers import trivial
-from tilth.execution.local import warm_executor
+from tilth.execution.local import local_executor
 
-executor = warm_executor("benchmarks.peers.trivial_ours", max_concurrent=trivial.WORKERS)
+executor = local_executor("benchmarks.peers.trivial_ours", max_concurrent=trivial.WORKERS)
 
 from tilth.execution.partitions import for_each_partition
 

@@ -73,7 +73,7 @@ run_launcher:
       {{- end }}
     run_k8s_config:
       container_config:
-        # Not by `-m`: each light step would import the module once more.
+        # Not by `-m`: each step in the run's pod would import the module once more.
         command: [tini, --, python, -c, from tilth._dagster.run_process import main; main()]
         env:
           {{- include "tilth.runEnv" . | nindent 10 }}
@@ -104,7 +104,7 @@ run_monitoring:
   poll_interval_seconds: {{ .Values.runMonitoring.pollIntervalSeconds }}
   start_timeout_seconds: {{ int64 .Values.runMonitoring.startTimeoutSeconds }}
   cancel_timeout_seconds: {{ int64 .Values.runMonitoring.cancelTimeoutSeconds }}
-  # A run whose pod died is tried again as a new run, from where it failed: its light steps died with the pod.
+  # A run whose pod died is tried again as a new run, from where it failed: the steps in its own pod died with it.
   max_resume_run_attempts: 0
   # A cancelled run can keep its place in a pool; give it back.
   free_slots_after_run_end_seconds: 30

@@ -52,8 +52,8 @@ class Deployment(BaseSettings):
     models_uri: str = ""
     # Of a backfill, how many models one run trains; 0 is all of them. On a cluster each run has pods of its own.
     models_per_run: int = Field(default=0, ge=0)
-    # Where steps run: "warm" in processes of the run's machine; "lanes" on Kubernetes, what asks for more in own pods.
-    executor: Literal["warm", "lanes"] = "warm"
+    # Where steps run: "local" in processes of the run's machine; "kubernetes" too, but what asks for a machine in pods.
+    executor: Literal["local", "kubernetes"] = "local"
     # A JSON object, name to pool.
     node_pools: dict[str, NodePool] = {}
     # How much a step that ran out of memory is given at most, and how long one may wait for a node.

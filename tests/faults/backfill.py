@@ -53,7 +53,7 @@ def context() -> ForkServerContext:
     """Of processes that are forked from a server which has imported what a run needs."""
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(
-        ["assets.flights.definitions", "resources.dbt_rehearsal", "tests.conftest", "tests.faults.backfill"]
+        ["assets.flights.definitions", "tests.faults.preloaded", "tests.conftest", "tests.faults.backfill"]
     )
     return forking
 

@@ -610,7 +610,7 @@ class TestDagster:
     def test_the_settings_are_those_that_the_code_reads(self, everything: list[str]) -> None:
         settings = self.settings(rendered(*everything))
 
-        assert settings.executor == "lanes"
+        assert settings.executor == "kubernetes"
         assert settings.models_per_run == 4
         assert settings.node_pools["l4"] == NodePool(
             gpu_type="l4", selector={"pool": "l4"}, tolerations=EVERYTHING["nodePools"]["l4"]["tolerations"]

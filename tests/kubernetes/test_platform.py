@@ -23,7 +23,7 @@ LOCATIONS = """workspaceOrError { ... on Workspace { locationEntries { name load
     locationOrLoadError { __typename ... on PythonError { message } } } } }"""
 # A plan comes from the code server itself, where of a location the webserver tells what it remembers.
 PLAN = """executionPlanOrError(mode: "default", pipeline: {repositoryLocationName: "trial",
-    repositoryName: "__repository__", pipelineName: "with_lanes"}) { __typename ... on PythonError { message } }"""
+    repositoryName: "__repository__", pipelineName: "fan"}) { __typename ... on PythonError { message } }"""
 TICK = """query($name: String!) { sensorOrError(sensorSelector: {repositoryLocationName: "flights",
     repositoryName: "__repository__", sensorName: $name}) { ... on Sensor { sensorState { ticks(limit: 1) {
     timestamp } } } } }"""

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from tilth.execution.local import warm_executor
+from tilth.execution.local import local_executor
 from tilth.execution.partitions import for_each_partition
 
 KEYS = [f"{n:03}" for n in range(200)]
@@ -26,4 +26,4 @@ def things(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     return for_each_partition(context, partial(make, processes=processes), workers=2)
 
 
-defs = dg.Definitions(assets=[things], executor=warm_executor("tests.live.two_hundred"))
+defs = dg.Definitions(assets=[things], executor=local_executor("tests.live.two_hundred"))

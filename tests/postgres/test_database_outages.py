@@ -11,16 +11,16 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 
 from tests.postgres.server import dagster_address, restartable_server
-from tilth._dagster import database_outages
+from tilth._dagster import connections
 
 AWAY_SECONDS = 15  # twice of what Dagster waits
 
 
 @pytest.fixture
 def patient() -> Iterator[None]:
-    database_outages.outlast_database_outages()
+    connections.outlast_database_outages()
     yield
-    event.remove(Engine, "do_connect", database_outages._connect)
+    event.remove(Engine, "do_connect", connections._connect)
 
 
 @pytest.mark.usefixtures("patient")
@@ -50,7 +50,7 @@ def test_a_run_outlasts_a_restart_of_its_database(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_a_wrong_password_is_no_outage(postgres_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_outages, "WAIT_SECONDS", float("inf"))
+    monkeypatch.setattr(connections, "WAIT_SECONDS", float("inf"))
     wrong = create_engine(dagster_address(postgres_uri).replace("only-for", "not-for"))
     with pytest.raises(OperationalError, match="password authentication failed"):
         wrong.connect()

@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.postgres.server import dagster_address
-from tilth.execution import steps as lanes
+from tilth._dagster.delegating_executor import DelegatingExecutor
+from tilth.execution.steps import _Steps
 from tilth.settings import Deployment
 
 OFFSET = "DAGSTER_EXECUTOR_POP_EVENTS_OFFSET"
@@ -30,7 +31,7 @@ def heard(postgres_uri: str, folder: Path) -> list[int]:
     engine, seen = create_engine(address), set[int]()
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         run = dg.materialize([ends], instance=instance).run_id
-        executor = lanes._Lanes(Deployment())
+        executor = DelegatingExecutor("kubernetes", _Steps(Deployment()))
         counts = [len(executor._pop_events(instance, run, seen))]
         with engine.connect() as earlier:
             earlier.execute(STORE, {"run": run})
@@ -45,6 +46,8 @@ def test_a_run_hears_of_an_event_that_is_committed_after_a_later_one(
     postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(OFFSET, "0")
-    assert heard(postgres_uri, tmp_path)[1:] == [1, 0], "Dagster hears of it by itself: lanes need not look again."
+    assert heard(postgres_uri, tmp_path)[1:] == [1, 0], (
+        "Dagster hears of it by itself: DelegatingExecutor need not look again."
+    )
     monkeypatch.delenv(OFFSET)
     assert heard(postgres_uri, tmp_path)[1:] == [1, 1]

@@ -28,8 +28,7 @@ from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
-from tilth._dagster.fork_server import fork_server
-from tilth._dagster.preload import preload
+from tilth._dagster.preload import fork_server, preload
 from tilth.automation.ranges import range_tags
 from tilth.execution.concurrency_guard import planned_partitions
 from tilth.settings import Deployment

@@ -1,11 +1,15 @@
-"""A sensor's look takes one connection to PostgreSQL, not one for each of its questions.
+"""Connections to PostgreSQL: kept for the questions of one sensor's tick, and waited for while the database is away.
 
-Dagster connects anew for every query, but in its webserver. A look at the conditions of seventeen assets asks some
-seventy times, the sweep two hundred times: of their seconds most went into connecting, a login each.
+Dagster connects anew for every query, but in its webserver, and tries six times within as many seconds. A tick over the
+conditions of seventeen assets asks some seventy times, the reconciler two hundred times, and most of their seconds were
+logins. And a PostgreSQL that is restarted, moved to another node or failed over is away for longer than six seconds:
+then every run in flight failed, and one whose steps ended meanwhile had nothing left to try again.
 
-What is used of Dagster here is not its public API: docs/upgrading.md names this file.
+docs/upgrading.md names what here is not Dagster's public API.
 """
 
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +20,14 @@ import dagster as dg
 _AT_ONCE = 20
 _FOR_EVER = -1
 _WITHOUT_LIMIT = 0
+# Of each of Dagster's six tries: two minutes in all.
+WAIT_SECONDS = 20.0
+_PAUSE_SECONDS = 0.5
+# What passes, in libpq's words. A wrong password or database does not.
+_AWAY = re.compile(
+    "refused|timed out|timeout expired|translate host name|starting up|shutting down|not accepting connections"
+    "|not yet accepting|closed the connection|No route to host"
+)
 
 
 @contextmanager
@@ -37,3 +49,24 @@ def kept_connections(instance: dg.DagsterInstance) -> Iterator[None]:
         for storage, engine in before:
             storage._engine.dispose()
             storage._engine = engine
+
+
+def outlast_database_outages() -> None:
+    """From now on, in this process and its forks, whatever connects to PostgreSQL through SQLAlchemy waits for it."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    event.listen(Engine, "do_connect", _connect)
+
+
+def _connect(dialect: Any, _: Any, arguments: Any, parameters: Any) -> Any:
+    if dialect.name != "postgresql":
+        return None
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return dialect.connect(*arguments, **parameters)
+        except dialect.loaded_dbapi.OperationalError as problem:
+            if time.monotonic() > end or not _AWAY.search(str(problem)):
+                raise
+        time.sleep(_PAUSE_SECONDS)

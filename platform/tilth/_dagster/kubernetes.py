@@ -5,27 +5,37 @@ What here is not Dagster's public API docs/upgrading.md names.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
 from dagster._core.executor.step_delegating import StepHandlerContext
-from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.executor import K8sStepHandler
 from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
-from tilth._dagster.pod_status import Ending, ending_of
+from tilth._dagster.delegating_executor import Attempt
+from tilth._dagster.pod_status import Ending, ending_of, memory_limit, unschedulable
 
 _LISTED_SECONDS = 1.0
 _DELETED_SECONDS = 60.0
 
 
-class HeavySteps(K8sStepHandler):
-    """The Jobs of one run's heavy steps. Each belongs to the run's pod: with that deleted, Kubernetes deletes them."""
+@dataclass(frozen=True)
+class PodState:
+    """What has become of an attempt's pod: how it ended, what it waits for, its limit of memory in bytes."""
 
-    def __init__(self, launcher: K8sRunLauncher, unschedulable_seconds: float) -> None:
+    ending: Ending | None
+    waits_for: str = ""
+    memory_limit: int | None = None
+
+
+class StepPods(K8sStepHandler):
+    """The Jobs of one run's steps. Each belongs to the run's pod: with that deleted, Kubernetes deletes them."""
+
+    def __init__(self, instance: dg.DagsterInstance, unschedulable_seconds: float) -> None:
+        launcher: Any = instance.run_launcher
         super().__init__(
             image=None,
             container_context=K8sContainerContext(),
@@ -41,12 +51,12 @@ class HeavySteps(K8sStepHandler):
         self._first: dict[str, str] = {}
         self._listed: tuple[float, Mapping[str, Sequence[Any]]] = (0.0, {})
 
-    def launch(self, context: StepHandlerContext, config: Mapping[str, Any]) -> Iterator[dg.DagsterEvent]:
-        """Create the Job of the step's next attempt, by a `dagster-k8s/config`."""
-        key = self._get_step_key(context)
+    def launch(self, attempt: Attempt, config: Mapping[str, Any]) -> None:
+        """Create the Job of the attempt, by a `dagster-k8s/config`."""
+        key = attempt.step.key
         # Not by `-m`: the step's own workers would import the module once more, each.
         watched = ["tini", "--", "python", "-c", "from tilth._dagster.step_process import main; main()"]
-        watched.append(context.execute_step_args.run_id)
+        watched.append(attempt.context.execute_step_args.run_id)
         self._configs[key] = UserDefinedDagsterK8sConfig.from_dict(
             {
                 **config,
@@ -58,34 +68,30 @@ class HeavySteps(K8sStepHandler):
         )
         self._launched[key] = time.monotonic()
         self._first.pop(key, None)
-        yield from self.launch_step(context)
+        list(self.launch_step(attempt.context))
 
-    def pod(self, context: StepHandlerContext) -> Any:
-        """The pod of the step's present attempt; None while there is none."""
-        key = self._get_step_key(context)
-        pods = self._pods(context.execute_step_args.run_id).get(self._get_k8s_step_job_name(context), [])
-        if pods and key not in self._first:
-            self._first[key] = min(pods, key=lambda pod: pod.metadata.creation_timestamp).metadata.uid
-        return next((pod for pod in pods if pod.metadata.uid == self._first.get(key)), None)
-
-    def ending(self, context: StepHandlerContext) -> Ending | None:
-        """How the present attempt ended; None while it may still do its work."""
-        key = self._get_step_key(context)
-        pod = self.pod(context)
+    def state(self, attempt: Attempt) -> PodState:
+        """What has become of the attempt's pod."""
+        key, context = attempt.step.key, attempt.context
+        pod = self._pod(key, context)
         if pod is None and key in self._first:
-            return Ending("lost", "its pod was deleted")
+            return PodState(Ending("lost", "its pod was deleted"))
         if pod is None and time.monotonic() - self._launched[key] > self._unschedulable_seconds:
             said = self._warnings("Job", self._get_k8s_step_job_name(context))
-            return Ending("unschedulable", max(said, key=len, default="Kubernetes made no pod of its Job"))
+            return PodState(Ending("unschedulable", max(said, key=len, default="Kubernetes made no pod of its Job")))
         if pod is None:
-            return None
+            return PodState(None)
         found = ending_of(pod, self._unschedulable_seconds)
         if found is not None and found.how == "image":
             # The pod says only that it waits, and most of its events "Error: ImagePullBackOff"; the longest says why.
-            return replace(found, said=max([found.said, *self._warnings("Pod", pod.metadata.name)], key=len))
-        return found
+            found = replace(found, said=max([found.said, *self._warnings("Pod", pod.metadata.name)], key=len))
+        return PodState(found, unschedulable(pod), memory_limit(pod))
 
-    def end_steps_of(self, run_id: str) -> None:
+    def delete(self, attempt: Attempt) -> None:
+        """Delete the attempt's Job, with its pod."""
+        list(self.terminate_step(attempt.context))
+
+    def delete_steps_of(self, run_id: str) -> None:
         """Delete the Jobs of another run, and return when their pods are gone."""
         of_run = f"dagster/run-id={run_id},app.kubernetes.io/component=step_worker"
         jobs = self._cluster.batch_api.list_namespaced_job(self._namespace, label_selector=of_run).items
@@ -94,6 +100,13 @@ class HeavySteps(K8sStepHandler):
         until = time.monotonic() + _DELETED_SECONDS
         while jobs and self._list(run_id) and time.monotonic() < until:
             time.sleep(_LISTED_SECONDS)
+
+    def _pod(self, key: str, context: StepHandlerContext) -> Any:
+        """The pod of the step's present attempt, the first of its Job; None while there is none."""
+        pods = self._pods(context.execute_step_args.run_id).get(self._get_k8s_step_job_name(context), [])
+        if pods and key not in self._first:
+            self._first[key] = min(pods, key=lambda pod: pod.metadata.creation_timestamp).metadata.uid
+        return next((pod for pod in pods if pod.metadata.uid == self._first.get(key)), None)
 
     def _get_container_context(self, step_handler_context: StepHandlerContext) -> K8sContainerContext:
         # What the location's pods have, and this attempt's config instead of the tag's, which may be of another pool.

@@ -1,4 +1,4 @@
-"""Steps in processes of the run's own pod, forked from one that is warm: what asks for no machine starts at once."""
+"""Steps in processes of the run's own pod, forked from one that has imported all: they start at once."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ _ONE_LOOKS = threading.Lock()
 
 
 @dataclass
-class _Light:
+class _LocalStep:
     limit_seconds: float | None
     pid: int | None = None
     began: float = 0.0
@@ -31,16 +31,16 @@ class _Light:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-class LightSteps:
-    """The light steps of one run: `slots` at once, the others wait for their turn in the order they came."""
+class LocalSteps:
+    """Those of one run: `slots` at once, the others wait in the order in which they came."""
 
     def __init__(self, slots: int) -> None:
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="light step")
-        self._steps: dict[str, _Light] = {}
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="step")
+        self._steps: dict[str, _LocalStep] = {}
 
     def start(self, step_key: str, arguments: str, limit_seconds: float | None) -> None:
         """Execute the step as `dagster api execute_step --compressed-input-json ARGUMENTS` would."""
-        step = self._steps[step_key] = _Light(limit_seconds)
+        step = self._steps[step_key] = _LocalStep(limit_seconds)
         self._pool.submit(_follow, step, arguments)
 
     def overdue(self, step_key: str) -> bool:
@@ -78,7 +78,7 @@ class LightSteps:
             step.ended.wait(_GRACE_SECONDS)
 
 
-def _follow(step: _Light, arguments: str) -> None:
+def _follow(step: _LocalStep, arguments: str) -> None:
     """Start the process and wait for its end."""
     try:
         if not step.told_to_stop:

@@ -1,5 +1,7 @@
-"""Why a step's pod does not do its work, read from what Kubernetes says of it."""
+"""Why a step's pod does not do its work, or was not made, read from what Kubernetes says of it."""
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -88,3 +90,11 @@ def memory_limit(pod: Any) -> int | None:
     limit = (resources.limits or {}).get("memory") if resources else None
     # In Kubernetes' own writing: of "1.3Gi" it makes "1395864371200m".
     return None if limit is None else int(parse_quantity(limit))
+
+
+def refusal(problem: Exception) -> str:
+    """What Kubernetes says, where it was that which refused; else the error."""
+    answer: Any = getattr(problem, "k8s_api_exception", problem)
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        return json.loads(answer.body)["message"]
+    return f"{type(answer).__name__}: {answer}"

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tilth._dagster.database_outages import outlast_database_outages
+from tilth._dagster.connections import outlast_database_outages
 from tilth._dagster.run_process import execute
 
 LOOK_SECONDS = 0.5

@@ -1,9 +1,7 @@
 """A limit to how long a step may run, given to its asset: `@dg.asset(op_tags=timeout("10m"))`.
 
-`warm_executor` enforces it, from outside of the step's process: code that is stuck in C or asleep is ended too. Where
+Both executors enforce it, from outside of the step's process: code that is stuck in C or asleep is ended too. Where
 steps run within the run's own process (`dg.materialize`, `in_process_executor`) a timeout changes nothing.
-
-What here is not Dagster's public API docs/upgrading.md names.
 """
 
 import os
@@ -11,24 +9,15 @@ import re
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
-import dagster as dg
-
+from tilth._dagster.executor import Step
 from tilth._dagster.processes import descendants
 
 TAG = "tilth/timeout"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _GRACE_SECONDS = 5.0
-_ENDED = {
-    dg.DagsterEventType.STEP_SUCCESS,
-    dg.DagsterEventType.STEP_FAILURE,
-    dg.DagsterEventType.STEP_UP_FOR_RETRY,
-    dg.DagsterEventType.STEP_SKIPPED,
-}
 
 
 def timeout(limit: str) -> dict[str, str]:
@@ -52,6 +41,15 @@ def seconds(limit: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
+def explanation(step: Step, limit: str) -> str:
+    """What the failure of a step says that ran longer than its limit."""
+    return (
+        f"{step.name} ran longer than its timeout of {limit} and was ended. What it had stored is kept. Look at the "
+        "last lines of its log for where it was; if it only needs longer, run fewer partitions at once or raise the "
+        f'limit: op_tags=timeout("{limit}") on the asset.'
+    )
+
+
 @dataclass
 class _Attempt:
     """At a step: whether its end was recorded, and whether it was still at work when its time was over."""
@@ -60,34 +58,31 @@ class _Attempt:
     overdue: bool = False
 
 
-def execute_in_time(executor: dg.Executor, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
-    """What the executor, of steps in processes of their own on this machine, does; steps with a `timeout` end by it."""
-    limits = {step.key: step.tags[TAG] for step in execution_plan.steps if TAG in step.tags}
-    attempts: dict[str, _Attempt] = defaultdict(_Attempt)
-    record = executor.log_failure_or_retry_event_after_error
+class Timeouts:
+    """Ends the processes of a run's steps that are at work for longer than they may."""
 
-    def explained(step_context: Any, err_info: Any, known_state: Any) -> dg.DagsterEvent:
-        step = step_context.step
-        if attempts[step.key].overdue:
-            message = explanation(assets_of(step) or step.key, step_context.dagster_run.tags, limits[step.key])
-            err_info = err_info._replace(message=message, stack=[], cls_name="StepTimedOut")
-        return record(step_context, err_info, known_state)
+    def __init__(self) -> None:
+        self._attempts: dict[str, _Attempt] = defaultdict(_Attempt)
 
-    # Dagster records that a process died as one death among others; only here can the failure say why.
-    executor.log_failure_or_retry_event_after_error = explained
-    try:
-        for event in executor.execute(plan_context, execution_plan):
-            key = event.step_key or ""
-            if key in limits and event.event_type is dg.DagsterEventType.STEP_WORKER_STARTED:
-                # One that ended just when its time was over says nothing of the next.
-                attempts[key] = _Attempt()
-                watch = (event.pid, seconds(limits[key]), attempts[key])
-                threading.Thread(target=_end_when_due, args=watch, name=f"timeout of {key}", daemon=True).start()
-            elif key in limits and event.event_type in _ENDED:
-                attempts[key].ended.set()
-            yield event
-    finally:
-        for attempt in attempts.values():
+    def started(self, step: Step, pid: int) -> None:
+        """An attempt at the step is at work in this process, with the programs that it starts."""
+        if TAG in step.tags:
+            # One that ended just when its time was over says nothing of the next.
+            attempt = self._attempts[step.key] = _Attempt()
+            watch = (pid, seconds(step.tags[TAG]), attempt)
+            threading.Thread(target=_end_when_due, args=watch, name=f"timeout of {step.key}", daemon=True).start()
+
+    def ended(self, step: Step) -> None:
+        """The end of the attempt is recorded."""
+        self._attempts[step.key].ended.set()
+
+    def reason(self, step: Step) -> str:
+        """Why the step's process died; empty where it was not ended here."""
+        return explanation(step, step.tags[TAG]) if self._attempts[step.key].overdue else ""
+
+    def end(self) -> None:
+        """The run is over."""
+        for attempt in self._attempts.values():
             attempt.ended.set()
 
 
@@ -104,19 +99,3 @@ def _end_when_due(pid: int, limit_seconds: float, attempt: _Attempt) -> None:
                 os.kill(process, number)
         if attempt.ended.wait(_GRACE_SECONDS):
             return
-
-
-def assets_of(step: Any) -> str:
-    """The keys of the assets that a step makes, as text."""
-    return ", ".join(sorted(output.asset_key.to_user_string() for output in step.step_outputs if output.asset_key))
-
-
-def explanation(what: str, tags: Mapping[str, str], limit: str) -> str:
-    """What the failure of a step says that ran longer than its `limit`; `tags` are the run's."""
-    ends = [tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
-    partition = tags.get("dagster/partition") or (f"{ends[0]} to {ends[1]}" if ends[0] else "")
-    return (
-        f"{what} {partition}".rstrip() + f" ran longer than its timeout of {limit} and was ended. What it had stored is"
-        " kept. Look at the last lines of its log for where it was; if it only needs longer, run fewer partitions at"
-        f' once or raise the limit: op_tags=timeout("{limit}") on the asset.\n'
-    )

@@ -93,38 +93,38 @@ def too_big() -> None: ...
 
 
 @dg.asset
-def nothing_light() -> dg.MaterializeResult:
+def nothing_in_run_pod() -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"seconds": since_start()})
 
 
-def light(number: int, *prefix: str) -> dg.AssetsDefinition:
-    @dg.asset(name=f"light_{number}", key_prefix=prefix, group_name="lanes", tags={"lanes": ""})
+def in_run_pod(number: int, *prefix: str) -> dg.AssetsDefinition:
+    @dg.asset(name=f"in_run_pod_{number}", key_prefix=prefix, group_name="fan", tags={"fan": ""})
     def asset() -> pd.DataFrame:
         return pd.DataFrame({"number": [number]})
 
     return asset
 
 
-def heavy(number: int, *prefix: str) -> dg.AssetsDefinition:
+def in_own_pod(number: int, *prefix: str) -> dg.AssetsDefinition:
     request = compute(cpu=0.5, memory="512Mi")
 
-    @dg.asset(name=f"heavy_{number}", key_prefix=prefix, group_name="lanes", tags={"lanes": ""}, op_tags=request)
+    @dg.asset(name=f"in_own_pod_{number}", key_prefix=prefix, group_name="fan", tags={"fan": ""}, op_tags=request)
     def asset() -> pd.DataFrame:
         return pd.DataFrame({"number": [number]})
 
     return asset
 
 
-def lanes(*prefix: str) -> list[dg.AssetsDefinition]:
-    """20 light steps and 2 heavy ones."""
-    return [light(number, *prefix) for number in range(20)] + [heavy(number, *prefix) for number in range(2)]
+def fan(*prefix: str) -> list[dg.AssetsDefinition]:
+    """20 steps in the run's pod and 2 in pods of their own."""
+    return [in_run_pod(number, *prefix) for number in range(20)] + [in_own_pod(number, *prefix) for number in range(2)]
 
 
 resources = {"io_manager": LakeIOManager(Lake.of(deployment))}
-alone = [hungry, insatiable, on_spot, on_gpu_that_no_node_has, late, without_image, too_big, nothing_light]
+alone = [hungry, insatiable, on_spot, on_gpu_that_no_node_has, late, without_image, too_big, nothing_in_run_pod]
 defs = dg.Definitions(
-    assets=[*alone, hungry_workers, on_gpu, slow_in_its_own_pod, slow_in_the_runs_pod, *lanes()],
-    jobs=[dg.define_asset_job("with_lanes", dg.AssetSelection.tag("lanes", ""))],
+    assets=[*alone, hungry_workers, on_gpu, slow_in_its_own_pod, slow_in_the_runs_pod, *fan()],
+    jobs=[dg.define_asset_job("fan", dg.AssetSelection.tag("fan", ""))],
     resources=resources,
     executor=executor,
 )

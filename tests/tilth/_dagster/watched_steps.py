@@ -1,4 +1,4 @@
-"""Steps that say what they imported after the fork; tests/tilth/test_warm.py runs them, warm and cold."""
+"""Steps that say what they imported after the fork; test_preload.py runs them, preloaded and not."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import dagster as dg
 
 from tilth.observability import usage
 
-LOCATIONS = ("tests.tilth.warm_steps", "tests.tilth.cold_steps")
+LOCATIONS = ("tests.tilth._dagster.preloaded_steps", "tests.tilth._dagster.stock_steps")
 
 usage.watch()  # as a location with a lake has it, before its run forks
 _forked: dict[str, list[str]] = {}
@@ -37,7 +37,7 @@ def _say_at_the_end(step: str) -> None:
             "server's program": Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0"),
             "definitions": resolved,
         }
-        Path(os.environ["WARM_STEPS_FOUND"], f"{step}.json").write_text(json.dumps(found))
+        Path(os.environ["WATCHED_STEPS_FOUND"], f"{step}.json").write_text(json.dumps(found))
 
     util.Finalize(None, say, exitpriority=-100)
 

@@ -1,11 +1,11 @@
-"""Steps with pods of their own, run by the executor as it is on a cluster that is told what becomes of each pod."""
+"""Steps with pods of their own, under the executor as it is, on a cluster that is told what becomes of each pod."""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import pytest
@@ -15,10 +15,13 @@ from dagster_k8s.job import UserDefinedDagsterK8sConfig
 from kubernetes.client import V1Container, V1Pod, V1PodSpec, V1ResourceRequirements
 from kubernetes.client.rest import ApiException
 
-from tests.tilth import pod_steps
-from tilth._dagster.kubernetes import HeavySteps, merged_resources
-from tilth._dagster.pod_status import Ending
-from tilth.execution import steps as lanes
+from tests.tilth.execution import pod_steps
+from tilth._dagster import delegating_executor
+from tilth._dagster.delegating_executor import Attempt
+from tilth._dagster.executor import Run, Step
+from tilth._dagster.kubernetes import PodState, StepPods, merged_resources
+from tilth._dagster.pod_status import Ending, memory_limit
+from tilth.execution import steps
 from tilth.execution.compute import Request, step_config
 from tilth.settings import Deployment
 
@@ -30,15 +33,15 @@ POOLS = {
 
 
 class Pods:
-    """In place of HeavySteps. A pod ends as it is told, or else with success."""
+    """In place of `StepPods`. A pod ends as it is told, or else with success."""
 
     def __init__(self, endings: Mapping[str, list[Ending]]) -> None:
         self._endings = {key: list(found) for key, found in endings.items()}
         self._now: dict[str, Ending | None] = {}
         self.memory: dict[str, list[str]] = defaultdict(list)
 
-    def launch(self, context: Any, config: Mapping[str, Any]) -> Iterator[dg.DagsterEvent]:
-        (key,) = context.execute_step_args.step_keys_to_execute
+    def launch(self, attempt: Attempt, config: Mapping[str, Any]) -> None:
+        key = attempt.step.key
         if key == "refused":
             answer = ApiException(403, "Forbidden")
             answer.body = json.dumps({"message": "jobs.batch is forbidden: exceeded quota"})
@@ -48,29 +51,23 @@ class Pods:
         self.memory[key].append(config["container_config"]["resources"]["limits"]["memory"])
         self._now[key] = self._endings[key].pop(0) if self._endings.get(key) else None
         if self._now[key] is None:
-            yield dg.DagsterEvent.step_success_event(context.get_step_context(key), StepSuccessData(1.0))
+            dg.DagsterEvent.step_success_event(attempt.context.get_step_context(key), StepSuccessData(1.0))
 
-    def pod(self, context: Any) -> V1Pod:
-        (key,) = context.execute_step_args.step_keys_to_execute
+    def state(self, attempt: Attempt) -> PodState:
+        key = attempt.step.key
         # As Kubernetes writes it.
         limits = {"memory": {"1.3Gi": "1395864371200m"}.get(self.memory[key][-1], self.memory[key][-1])}
         step = V1Container(name="dagster", resources=V1ResourceRequirements(limits=limits))
-        return V1Pod(spec=V1PodSpec(containers=[step]))
+        return PodState(self._now[key], memory_limit=memory_limit(V1Pod(spec=V1PodSpec(containers=[step]))))
 
-    def ending(self, context: Any) -> Ending | None:
-        (key,) = context.execute_step_args.step_keys_to_execute
-        return self._now[key]
-
-    def terminate_step(self, context: Any) -> list[dg.DagsterEvent]:
-        (key,) = context.execute_step_args.step_keys_to_execute
-        assert key in self._now, "never had a pod"
-        return []
+    def delete(self, attempt: Attempt) -> None:
+        assert attempt.step.key in self._now, "never had a pod"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "HEALTH_SECONDS", 0)
-    monkeypatch.setattr(lanes, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(delegating_executor, "HEALTH_SECONDS", 0)
+    monkeypatch.setattr(delegating_executor, "POLL_SECONDS", 0.01)
     monkeypatch.setenv("TILTH_NODE_POOLS", json.dumps(POOLS))
 
 
@@ -83,7 +80,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 def executed(
     monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance, job: Any, pods: Pods, **tags: str
 ) -> dg.JobExecutionResult:
-    monkeypatch.setattr(lanes._Steps, "_heavy_of", lambda *_: pods)
+    monkeypatch.setattr(steps._Steps, "_pods", lambda *_: pods)
     return dg.execute_job(dg.reconstructable(job), instance=instance, tags=tags, raise_on_error=False)
 
 
@@ -144,16 +141,16 @@ def test_what_was_needed_is_kept_for_steps_that_ask_for_as_much(
     assert given("small") == ["2Gi"]
 
 
-def learnt(instance: dg.DagsterInstance, location: str, asked: str | None, needed: str) -> lanes._Steps:
+def learnt(instance: dg.DagsterInstance, location: str, asked: str | None, needed: str) -> None:
     """A run of the code location in which `step` asked for so much memory and needed more."""
-    steps = lanes._Steps(Deployment())
-    steps._asked["step"], steps._given["step"] = Request(cpu=1, memory=asked), Request(cpu=1, memory=needed)
-    steps.remember(instance, run_of(location), "step")
-    return steps
+    found = steps._Steps(Deployment())
+    found._asked["step"], found._given["step"] = Request(cpu=1, memory=asked), Request(cpu=1, memory=needed)
+    found.succeeded(step_of(instance, location))
 
 
-def run_of(location: str) -> dg.DagsterRun:
-    return dg.DagsterRun(job_name="job", tags={".dagster/repository": f"__repository__@{location}"})
+def step_of(instance: dg.DagsterInstance, location: str) -> Step:
+    tags = {".dagster/repository": f"__repository__@{location}"}
+    return Step("step", {}, [], Run(instance, "run", tags, None, cast(dg.DagsterLogManager, None)))
 
 
 @pytest.mark.parametrize("asked", ["3Gi", None])
@@ -162,12 +159,12 @@ def test_what_one_run_learns_another_at_the_same_time_does_not_undo(
 ) -> None:
     for needed in ("6Gi", "12Gi", "24Gi", "12Gi", "6Gi"):
         learnt(instance, "here", asked, needed)
-    assert lanes._needed(instance, run_of("here"), "step", asked) == "24Gi"
+    assert steps._needed(step_of(instance, "here"), asked) == "24Gi"
 
 
 def test_what_a_step_needed_is_of_its_code_location(instance: dg.DagsterInstance) -> None:
     learnt(instance, "here", "2Gi", "8Gi")
-    assert lanes._needed(instance, run_of("elsewhere"), "step", "2Gi") is None
+    assert steps._needed(step_of(instance, "elsewhere"), "2Gi") is None
 
 
 RUN = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}, "claims": [{"name": "gpu"}]}
@@ -189,8 +186,8 @@ RUN = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}, "
 def test_what_is_not_asked_for_is_that_of_the_deployments_runs(
     request_: Request, requests: dict[str, str], limits: dict[str, str]
 ) -> None:
-    heavy = HeavySteps.__new__(HeavySteps)  # it asks for a cluster
-    heavy._configs = {"step": UserDefinedDagsterK8sConfig.from_dict(step_config(request_, {}))}
+    pods = StepPods.__new__(StepPods)  # it asks for a cluster
+    pods._configs = {"step": UserDefinedDagsterK8sConfig.from_dict(step_config(request_, {}))}
     launcher: Any = launcher_with(resources=RUN, job_namespace="here")
     context: Any = SimpleNamespace(
         instance=SimpleNamespace(run_launcher=launcher),
@@ -198,7 +195,7 @@ def test_what_is_not_asked_for_is_that_of_the_deployments_runs(
         execute_step_args=SimpleNamespace(step_keys_to_execute=["step"]),
     )
 
-    found = heavy._get_container_context(context).run_k8s_config.container_config
+    found = pods._get_container_context(context).run_k8s_config.container_config
 
     assert found["resources"] == {"requests": requests, "limits": limits, "claims": RUN["claims"]}
     assert found.get("image") == request_.image

@@ -122,8 +122,8 @@ def test_whoever_launches_a_run_gives_it_a_size_and_no_rights(platform: Platform
     def with_container(**config: Any) -> dict[str, str]:
         return {"dagster-k8s/config": json.dumps({"container_config": config})}
 
-    refused = platform.launch("light_0", tags=with_container(security_context={"privileged": True}))
-    sized = platform.launch("light_0", tags=with_container(resources={"requests": {"cpu": "150m"}}))
+    refused = platform.launch("in_run_pod_0", tags=with_container(security_context={"privileged": True}))
+    sized = platform.launch("in_run_pod_0", tags=with_container(resources={"requests": {"cpu": "150m"}}))
     assert platform.ended(refused) == "FAILURE"
     assert platform.pods(refused, "run_worker") == []
     assert platform.ended(sized) == "SUCCESS"

@@ -31,13 +31,23 @@ def is_there(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="without /proc a step's own programs are not found")
-@pytest.mark.parametrize("executor", ["warm", "lanes"])
+@pytest.mark.parametrize("executor", ["local", "kubernetes"])
 def test_a_step_ends_when_its_runs_process_is_killed(executor: str, tmp_path: Path) -> None:
     home, found, printed = tmp_path / "home", tmp_path / "found", tmp_path / "printed"
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / "platform" / "dagster.yaml").read_text())
-    environment = {"DAGSTER_HOME": str(home), "ORPHAN_STEPS_FOUND": str(found), "ORPHAN_STEPS_EXECUTOR": executor}
-    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "tests.tilth.orphan_steps", "-j", "all_steps"]
+    environment = {"DAGSTER_HOME": str(home), "SLEEPING_STEPS_FOUND": str(found), "SLEEPING_STEPS_EXECUTOR": executor}
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "job",
+        "execute",
+        "-m",
+        "tests.tilth._dagster.sleeping_steps",
+        "-j",
+        "all_steps",
+    ]
     with printed.open("wb") as log:
         run = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log)
     try:

@@ -12,7 +12,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.origin import JobPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs
 
-LOCATION = "tests.tilth.imported_location"
+LOCATION = "tests.tilth._dagster.imported_location"
 NOT_COLLECTING = "False \n"
 
 
@@ -32,7 +32,7 @@ def origin() -> JobPythonOrigin:
 
 @pytest.fixture
 def run(instance: dg.DagsterInstance, origin: JobPythonOrigin) -> dg.DagsterRun:
-    from tests.tilth.imported_location import defs
+    from tests.tilth._dagster.imported_location import defs
 
     return instance.create_run_for_job(defs.resolve_job_def("job"), job_code_origin=origin)
 

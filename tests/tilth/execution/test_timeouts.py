@@ -2,19 +2,18 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
 import dagster as dg
 import pytest
-from dagster_shared.error import SerializableErrorInfo
 
 from tests.tilth.run_processes import Run, execute
+from tilth._dagster.executor import Run as RunningRun
+from tilth._dagster.executor import Step
 from tilth.automation.ranges import range_tags
 from tilth.execution import timeouts
-from tilth.execution.timeouts import TAG, seconds, timeout
+from tilth.execution.timeouts import TAG, Timeouts, seconds, timeout
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(found: Path) -> Run:
     day = {"dagster/partition": "2013-01-05"}
-    return execute("tests.tilth.timed_steps", "all_of_them", found / "home", day, TIMED_STEPS_FOUND=str(found))
+    return execute(
+        "tests.tilth.execution.timed_steps", "all_of_them", found / "home", day, TIMED_STEPS_FOUND=str(found)
+    )
 
 
 def test_a_step_that_hangs_fails_and_says_which_asset_partition_and_limit_and_what_to_do(run: Run) -> None:
@@ -77,34 +78,23 @@ def test_a_process_that_ignores_the_alarm_is_killed(monkeypatch: pytest.MonkeyPa
         assert attempt.overdue
 
 
+def a_step(tags: dict[str, str], **of_run: str) -> Step:
+    run = RunningRun(dg.DagsterInstance.ephemeral(), "run", of_run, None, cast(dg.DagsterLogManager, None))
+    return Step("letters", tags, [dg.AssetKey("letters")], run)
+
+
 def test_an_attempt_that_ended_just_at_its_limit_does_not_name_what_the_next_one_dies_of() -> None:
-    """By an executor of two attempts: the first records its own end a moment after its time, the second dies early."""
-    named: list[str] = []
-
-    class Executor(dg.Executor):
-        retries = None  # pyright: ignore[reportAssignmentType,reportIncompatibleMethodOverride]
-        step_dependency_config = None  # pyright: ignore[reportAssignmentType]
-
-        def log_failure_or_retry_event_after_error(self, *arguments: Any) -> Any:
-            named.append(arguments[1].message)
-
-        def execute(self, *_: Any) -> Iterator[Any]:
-            with subprocess.Popen(["sleep", "99"]) as first, subprocess.Popen(["sleep", "99"]) as second:
-                yield happened(dg.DagsterEventType.STEP_WORKER_STARTED, first.pid)
-                first.wait()
-                yield happened(dg.DagsterEventType.STEP_UP_FOR_RETRY, first.pid)
-                yield happened(dg.DagsterEventType.STEP_WORKER_STARTED, second.pid)
-                second.kill()
-                error = SerializableErrorInfo("killed by SIGKILL", [], None)
-                step_context = SimpleNamespace(step=step, dagster_run=SimpleNamespace(tags={}))
-                self.log_failure_or_retry_event_after_error(step_context, error, None)
-
-    def happened(event_type: dg.DagsterEventType, pid: int) -> Any:
-        return SimpleNamespace(event_type=event_type, step_key="step", pid=pid)
-
-    step = SimpleNamespace(key="step", tags=timeout("1s"), step_outputs=())
-    list(timeouts.execute_in_time(Executor(), None, SimpleNamespace(steps=[step])))
-    assert named == ["killed by SIGKILL"]
+    """Of two attempts the first records its own end a moment after its time, the second dies early."""
+    step, watch = a_step(timeout("1s")), Timeouts()
+    with subprocess.Popen(["sleep", "99"]) as first, subprocess.Popen(["sleep", "99"]) as second:
+        watch.started(step, first.pid)
+        first.wait()
+        assert watch.reason(step)
+        watch.ended(step)
+        watch.started(step, second.pid)
+        second.kill()
+        assert watch.reason(step) == ""
+        watch.end()
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("90s", 90), ("10m", 600), ("2h", 7200)])
@@ -121,6 +111,6 @@ def test_another_text_is_an_error_where_the_asset_is_defined(limit: str) -> None
 
 
 def test_the_explanation_names_a_range_of_partitions_and_an_asset_without_any() -> None:
-    why = timeouts.explanation("letters", range_tags("a", "c"), "10m")
+    why = timeouts.explanation(a_step({}, **range_tags("a", "c")), "10m")
     assert why.startswith("letters a to c ran longer than its timeout of 10m")
-    assert timeouts.explanation("letters", {}, "10m").startswith("letters ran longer")
+    assert timeouts.explanation(a_step({}), "10m").startswith("letters ran longer")

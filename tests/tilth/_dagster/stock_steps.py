@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from tests.tilth.watched_steps import is_six, numbers, total
+from tests.tilth._dagster.watched_steps import is_six, numbers, total
 
 defs = dg.Definitions(
     assets=[numbers, total],

@@ -26,7 +26,7 @@ CODE = """
     import dagster as dg
     import numpy as np
     from tilth.execution.pools import pool_limits
-    from tilth.execution.local import warm_executor
+    from tilth.execution.local import local_executor
 
     VALUE = {value}
 
@@ -42,7 +42,7 @@ CODE = """
     defs = dg.Definitions(
         assets=[number, endless],
         jobs=[dg.define_asset_job("numbers", "number"), dg.define_asset_job("endlessly", "endless")],
-        executor=warm_executor("{module}"),
+        executor=local_executor("{module}"),
         metadata=pool_limits(numbers=3 + VALUE),
     )
 """

@@ -1,4 +1,4 @@
-"""Warm steps: what a step's process needs was imported before it was forked. Seen in the processes of a real run."""
+"""What a step's process needs was imported before it was forked. Seen in the processes of a real run."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ def steps_of(location: str, folder: Path) -> dict[str, dict[str, list[str]]]:
     """What each step of a run of the location's job found in its process."""
     found = folder / "found"
     found.mkdir()
-    run = execute(location, "all_steps", folder / "home", WARM_STEPS_FOUND=str(found))
+    run = execute(location, "all_steps", folder / "home", WATCHED_STEPS_FOUND=str(found))
     assert run.status is dg.DagsterRunStatus.SUCCESS, run.printed
     assert "failed beforehand" not in run.printed, run.printed
     return {file.stem: json.loads(file.read_text()) for file in found.glob("*.json")}
@@ -37,36 +37,36 @@ def imported_late(step: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[str]]]:
-    return steps_of("tests.tilth.warm_steps", tmp_path_factory.mktemp("warm"))
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[str]]]:
+    return steps_of("tests.tilth._dagster.preloaded_steps", tmp_path_factory.mktemp("preloaded"))
 
 
-def test_a_step_imports_nothing_heavy_after_the_fork(warm: dict[str, dict[str, list[str]]]) -> None:
-    assert {name: imported_late(step) for name, step in warm.items()} == {"numbers": {}, "total": {}}, (
+def test_a_step_imports_nothing_heavy_after_the_fork(preloaded: dict[str, dict[str, list[str]]]) -> None:
+    assert {name: imported_late(step) for name, step in preloaded.items()} == {"numbers": {}, "total": {}}, (
         "Preload it in the fork server: let tilth/_dagster/preload.py do what imports it."
     )
 
 
-def test_the_asset_graph_is_resolved_before_the_fork(warm: dict[str, dict[str, list[str]]]) -> None:
-    assert [step["definitions"] for step in warm.values()] == ["defs resolved"] * 2
+def test_the_asset_graph_is_resolved_before_the_fork(preloaded: dict[str, dict[str, list[str]]]) -> None:
+    assert [step["definitions"] for step in preloaded.values()] == ["defs resolved"] * 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
 def test_the_fork_server_is_a_fork_of_the_run_and_has_its_definitions_without_importing_them(
-    warm: dict[str, dict[str, list[str]]],
+    preloaded: dict[str, dict[str, list[str]]],
 ) -> None:
-    for step in warm.values():
+    for step in preloaded.values():
         assert step["server's program"][1:5] == ["-m", "dagster", "job", "execute"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
-def test_neither_threads_nor_open_databases_cross_the_fork(warm: dict[str, dict[str, list[str]]]) -> None:
-    for step in warm.values():
+def test_neither_threads_nor_open_databases_cross_the_fork(preloaded: dict[str, dict[str, list[str]]]) -> None:
+    for step in preloaded.values():
         assert len(step["server threads"]) == 1
         assert [file for file in step["files"] if ".db" in file] == []
 
 
 def test_the_same_look_at_dagsters_own_fork_server_finds_what_is_imported_in_each_step(tmp_path: Path) -> None:
-    for step in steps_of("tests.tilth.cold_steps", tmp_path).values():
+    for step in steps_of("tests.tilth._dagster.stock_steps", tmp_path).values():
         assert {"alembic", "mako", "sqlalchemy", "upath"} <= set(imported_late(step))
         assert not step["definitions"]

@@ -1,4 +1,4 @@
-"""A code location with steps that hang; tests/tilth/test_timeouts.py runs it."""
+"""A code location with steps that hang; test_timeouts.py runs it."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from tilth.execution.local import warm_executor
+from tilth.execution.local import local_executor
 from tilth.execution.timeouts import timeout
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-02-01")
@@ -44,6 +44,6 @@ def after_neighbour() -> None: ...
 
 defs = dg.Definitions(
     assets=[stuck, stuck_once, leaves, neighbour, after_neighbour],
-    executor=warm_executor("tests.tilth.timed_steps", max_concurrent=3),
+    executor=local_executor("tests.tilth.execution.timed_steps", max_concurrent=3),
     jobs=[dg.define_asset_job("all_of_them", "*")],
 )

@@ -3,9 +3,9 @@
 import dagster as dg
 
 from tilth.execution.compute import compute
-from tilth.execution.steps import lanes_executor
+from tilth.execution.steps import kubernetes_executor
 
-executor = lanes_executor("tests.tilth.pod_steps")
+executor = kubernetes_executor("tests.tilth.execution.pod_steps")
 SIZES = {"small": "2Gi", "large": "48Gi"}
 once_more = dg.RetryPolicy(max_retries=1)
 

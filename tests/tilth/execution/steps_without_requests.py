@@ -1,4 +1,4 @@
-"""A code location whose steps ask for no machine: all of them run in the lane of light steps."""
+"""A code location whose steps ask for no machine: all of them run in the run's pod."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ import dagster as dg
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from tilth._dagster import database_outages
-from tilth.execution.steps import lanes_executor
+from tilth._dagster import connections
+from tilth.execution.steps import kubernetes_executor
 from tilth.execution.timeouts import timeout
 
-executor = lanes_executor("tests.tilth.lane_steps")
-found = Path(os.environ.get("LANE_STEPS_FOUND", "."))
+executor = kubernetes_executor("tests.tilth.execution.steps_without_requests")
+found = Path(os.environ.get("STEPS_FOUND", "."))
 
 
 @dg.asset
@@ -26,7 +26,7 @@ def first() -> None:
 @dg.asset(deps=[first])
 def second() -> None:
     found.joinpath("second").write_text(str(os.getppid()))
-    found.joinpath("waits").write_text(str(event.contains(Engine, "do_connect", database_outages._connect)))
+    found.joinpath("waits").write_text(str(event.contains(Engine, "do_connect", connections._connect)))
 
 
 @dg.asset

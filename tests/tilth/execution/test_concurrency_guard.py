@@ -12,9 +12,9 @@ import dagster as dg
 import pytest
 from dagster._core.events import DagsterEvent
 
+from tests.tilth.execution.guarded_steps import defs
 from tests.tilth.run_processes import ROOT
-from tests.tilth.turn_steps import defs
-from tilth.execution import concurrency_guard as turns
+from tilth.execution import concurrency_guard
 
 PATIENCE_SECONDS = 120
 
@@ -33,8 +33,8 @@ class Runs:
     def start(self, *partitions: str) -> str:
         """A run of these partitions; its id, once it has started."""
         before = {run.run_id for run in self.instance.get_runs()}
-        command = ["asset", "materialize", "-m", "tests.tilth.turn_steps", "--select", "*", *partitions]
-        environment = os.environ | {"TURNS_SEEN": str(self.seen), "TURNS_GO": str(self.go)}
+        command = ["asset", "materialize", "-m", "tests.tilth.execution.guarded_steps", "--select", "*", *partitions]
+        environment = os.environ | {"GUARDED_SEEN": str(self.seen), "GUARDED_GO": str(self.go)}
         environment["DAGSTER_HOME"] = str(self.home)
         with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
             self.processes.append(
@@ -179,12 +179,12 @@ def test_what_turns_out_to_start_later_is_not_waited_for(runs: Runs) -> None:
 
 
 def test_what_does_not_start_is_waited_for_for_a_while_only(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "START_SECONDS", 0.0)
+    monkeypatch.setattr(concurrency_guard, "START_SECONDS", 0.0)
     Starting(runs)
     run = runs.instance.create_run_for_job(
         defs.resolve_implicit_global_asset_job_def(),
         tags={"dagster/partition": "2013-01-01"},
         status=dg.DagsterRunStatus.STARTED,
     )
-    turns.wait_for_turn(runs.instance, run.run_id)
+    concurrency_guard.wait_for_earlier_runs(runs.instance, run.run_id)
     assert len(runs.waits(run.run_id)) == 1
