@@ -5,76 +5,58 @@ On Kubernetes a step that asks gets a pod of its own with that much: by tilth/ex
 warns of what the machine does not have.
 """
 
-import ast
-import inspect
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tilth.execution import timeouts
-from tilth.execution.sizes import decoded, encoded
 from tilth.settings import Deployment, NodePool
 
 TAG = "tilth/compute"
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_TYPES = frozenset({"t4", "v100", "a10", "a10g", "a100", "l4", "l40s", "h100", "h200", "b200"})
 _BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
+_SIZES = ("cpu", "memory", "disk")
 _OF_CHART = "(TILTH_NODE_POOLS, which the chart makes of nodePools)"
 
 Of = TypeVar("Of", float, str)
-# A size that depends on the partition: a table whose "default" is for keys it does not name, or a function of the key.
-PerPartition = Mapping[str, Of] | Callable[[str], Of]
+PerPartition = Of | Mapping[str, Of]
+"""A size, or a table of it by partition, whose "default" is for the keys that it does not name."""
 
 
 @dataclass(frozen=True)
 class Request:
     """What a step asks for; memory and disk as Kubernetes quantities. What is None is not asked for."""
 
-    cpu: Any = None
-    memory: Any = None
+    cpu: float | None = None
+    memory: str | None = None
     gpu: int | None = None
     gpu_type: str | None = None
-    disk: Any = None
+    disk: str | None = None
     spot: bool = False
     timeout: str | None = None
     image: str | None = None
     pool: str | None = None
 
-    def of(self, partitions: Sequence[str]) -> "Request":
-        """The request of a step over these partitions; of a size that depends on the partition, the largest.
-
-        Raises:
-            ValueError: a function or a table gives no size, or none that can be asked for, for one of them.
-        """
-        largest = {
-            "cpu": _largest("cpu", self.cpu, partitions),
-            "memory": _largest("memory", self.memory, partitions),
-            "disk": _largest("disk", self.disk, partitions),
-        }
-        return replace(self, **largest)
-
     def __str__(self) -> str:
-        sizes = {"CPU": self.cpu, "memory": self.memory, "disk": self.disk}
-        said = [f"{_said(size)} {name}" for name, size in sizes.items() if size is not None]
-        if self.gpu:
-            said.insert(len(said) - bool(self.disk), f"{self.gpu} GPU" + f" {self.gpu_type}" * bool(self.gpu_type))
-        said += [f"pool {self.pool}"] * bool(self.pool) + ["spot"] * self.spot
-        return ", ".join(said) or "a pod of its own"
+        gpu = self.gpu and f"{self.gpu} GPU {self.gpu_type or ''}".strip()
+        said = [
+            self.cpu and f"{self.cpu:g} CPU", self.memory and f"{self.memory} memory", gpu,
+            self.disk and f"{self.disk} disk", self.pool and f"pool {self.pool}", self.spot and "spot",
+        ]  # fmt: skip
+        return ", ".join(part for part in said if part) or "a pod of its own"
 
 
 def compute(
     *,
-    cpu: float | PerPartition[float] | None = None,
-    memory: str | PerPartition[str] | None = None,
+    cpu: PerPartition[float] | None = None,
+    memory: PerPartition[str] | None = None,
     gpu: int | None = None,
     gpu_type: str | None = None,
-    disk: str | PerPartition[str] | None = None,
+    disk: PerPartition[str] | None = None,
     spot: bool = False,
     timeout: str | None = None,
     image: str | None = None,
@@ -93,51 +75,58 @@ def compute(
         image: instead of the code location's.
         pool: the name of a node pool of the deployment (TILTH_NODE_POOLS), where the rest does not say which.
 
-    A pod has of `cpu`, `memory` and `disk`, where they are left out, what the deployment gives a run.
-
-    `cpu`, `memory` and `disk` may depend on the partition: a table `{"2013-12": "8Gi", "default": "2Gi"}`, or a
-    function of the partition's key. A step over several gets the largest. Dagster's own executor, which knows tags
-    only, gives the largest of a table, and nothing for a function.
+    A pod has of `cpu`, `memory` and `disk`, where they are left out, what the deployment gives a run. Each may be a
+    table by partition, `{"2013-12": "8Gi", "default": "2Gi"}`: a step over several gets the largest. Dagster's own
+    executor, which does not know a step's partitions, gives the largest of the table.
 
     Raises:
         ValueError: a size is none, or not above zero; the type of GPU or the pool is unknown; the deployment has pools
-            with GPUs, and none that fits. It names the asset.
+            with GPUs, and none that fits. It repeats the request.
     """
-    request = Request(cpu, memory, gpu, gpu_type, disk, spot, timeout, image, pool)
-    pools = Deployment().node_pools
+    given = {"cpu": cpu, "memory": memory, "gpu": gpu, "gpu_type": gpu_type, "disk": disk, "spot": spot}
+    given |= {"timeout": timeout, "image": image, "pool": pool}
+    asked = {name: value for name, value in given.items() if value is not None and value is not False}
+    sizes, pools = [name for name in _SIZES if name in asked], Deployment().node_pools
     try:
+        for name in sizes:
+            _check_sizes(name, asked[name])
+        request = Request(**{name: _largest(name, value, ()) for name, value in asked.items()})
         _check(request, pools)
     except (TypeError, ValueError) as problem:
-        raise ValueError(f"compute(...) of {_asker(inspect.currentframe())}: {problem}") from None
-    fields = {name: encoded(value) for name, value in vars(request).items() if value not in (None, False)}
-    config = step_config(_known(request), pools)
-    shown = {"cpu": cpu, "memory": memory, "disk": disk}
+        written = ", ".join(f"{name}={value!r}" for name, value in asked.items())
+        raise ValueError(f"compute({written}): {problem}") from None
+    up_to = {name: "per partition, up to " for name in sizes if isinstance(asked[name], Mapping)}
     return {
-        TAG: json.dumps(fields),
-        "dagster-k8s/config": json.dumps(config),
-        **{name: _said(value) for name, value in shown.items() if value is not None},
+        TAG: json.dumps(asked),
+        "dagster-k8s/config": json.dumps(step_config(request, pools)),
+        **{name: f"{up_to.get(name, '')}{getattr(request, name)}" for name in sizes},
         **({"gpu": f"nvidia-{gpu_type}" if gpu_type else "nvidia"} if gpu else {}),
         **({"spot": "true"} if spot else {}),
         **(timeouts.timeout(timeout) if timeout else {}),
     }
 
 
-def request_of(tags: Mapping[str, str]) -> Request | None:
-    """What the op tags of a step ask for, its `timeout(...)` included; None if nothing.
+def request_of(tags: Mapping[str, str], partitions: Sequence[str] = ()) -> Request | None:
+    """What the op tags of a step over these partitions ask for, its `timeout(...)` included; None if nothing.
+
+    Of a table the largest size; without partitions, of all that it names.
 
     Raises:
-        ValueError: a size is a function that this process did not define.
+        ValueError: a table has no size for one of them.
     """
     if TAG not in tags:
         return None
-    request = Request(**{name: decoded(value) for name, value in json.loads(tags[TAG]).items()})
+    asked = json.loads(tags[TAG])
+    request = Request(**{name: _largest(name, value, partitions) for name, value in asked.items()})
     return replace(request, timeout=request.timeout or tags.get(timeouts.TAG))
 
 
 def requested(tags: Mapping[str, str]) -> dict[str, str]:
     """`step/requested`, what the op tags ask for, to stand in metadata beside what the step used; empty if nothing."""
-    request = request_of(tags)
-    return {} if request is None else {"step/requested": str(request)}
+    if (request := request_of(tags)) is None:
+        return {}
+    by_partition = any(isinstance(size, dict) for size in json.loads(tags[TAG]).values())
+    return {"step/requested": f"{'up to ' * by_partition}{request}"}
 
 
 def step_config(request: Request, pools: Mapping[str, NodePool], *, on_demand: bool = False) -> dict[str, Any]:
@@ -191,22 +180,6 @@ def leaves_spot(request: Request, pools: Mapping[str, NodePool]) -> bool:
     return other is not None and other != taken and not pools[other].spot
 
 
-def shortages(request: Request) -> list[str]:
-    """What of the request this machine does not have, a phrase each."""
-    from joblib import cpu_count  # 0.2 s to import, which definitions need not pay
-
-    has_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    short = []
-    if request.cpu is not None and request.cpu > cpu_count():
-        short.append(f"{request.cpu:g} CPU where there are {cpu_count()}")
-    if request.memory is not None and quantity(request.memory) > has_bytes:
-        short.append(f"{request.memory} memory where there are {has_bytes / 2**30:.1f}Gi")
-    has_gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    if request.gpu and request.gpu > has_gpus:
-        short.append(f"{request.gpu} GPU where there are {has_gpus}")
-    return short
-
-
 def quantity(text: str) -> int:
     """Bytes of a Kubernetes quantity such as "512Mi"; ValueError for other text, and for zero."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", text) if isinstance(text, str) else None
@@ -221,15 +194,6 @@ def as_quantity(size_bytes: int) -> str:
 
 
 def _check(request: Request, pools: Mapping[str, NodePool]) -> None:
-    for name in ("cpu", "memory", "disk"):
-        size = getattr(request, name)
-        if isinstance(size, Mapping):
-            if not size:
-                raise ValueError(f"{name}={{}} names no partition.")
-            for value in size.values():
-                _check_size(name, value)
-        elif size is not None and not callable(size):
-            _check_size(name, size)
     if request.gpu is not None and (type(request.gpu) is not int or request.gpu < 1):
         raise ValueError(f"gpu={request.gpu!r}: write how many, a whole number above zero.")
     known = GPU_TYPES | {pool.gpu_type for pool in pools.values() if pool.gpu_type}
@@ -261,63 +225,22 @@ def _gpus(pools: Mapping[str, NodePool]) -> dict[str, str]:
     return {name: pool.gpu_type for name, pool in pools.items() if pool.gpu_type}
 
 
-def _check_size(name: str, size: Any) -> None:
-    if name != "cpu":
-        try:
+def _check_sizes(name: str, given: Any) -> None:
+    if given == {}:
+        raise ValueError(f"{name}={{}} names no partition.")
+    for size in given.values() if isinstance(given, Mapping) else [given]:
+        if name != "cpu":
             quantity(size)
-        except ValueError as problem:
-            raise ValueError(f"{name}: {problem}") from None
-    elif isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < math.inf:
-        raise ValueError(f"cpu={size!r}: write how many cores, a number above zero: 4 or 0.5.")
+        elif isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < math.inf:
+            raise ValueError(f"cpu={size!r}: write how many cores, a number above zero: 4 or 0.5.")
 
 
-def _largest(name: str, size: Any, partitions: Sequence[str]) -> Any:
-    if isinstance(size, Mapping):
-        missing = [key for key in partitions if key not in size and "default" not in size]
-        if missing:
-            raise ValueError(f'compute({name}=...): the table has no size for {missing[0]}, nor a "default".')
-        sizes: list[Any] = [size.get(key, size.get("default")) for key in partitions] or list(size.values())
-    elif callable(size):
-        sizes = [size(key) for key in partitions or [""]]
-        for key, value in zip(partitions or [""], sizes, strict=True):
-            try:
-                _check_size(name, value)
-            except ValueError as problem:
-                raise ValueError(f"compute({name}=...) gives for partition {key!r}: {problem}") from None
-    else:
-        return size
-    return max(sizes) if name == "cpu" else max(sizes, key=quantity)
-
-
-def _known(request: Request) -> Request:
-    """What of the request is known before there is a partition: of a table the largest, of a function nothing."""
-    unknown: dict[str, Any] = {name: None for name in ("cpu", "memory", "disk") if callable(getattr(request, name))}
-    return replace(request, **unknown).of([])
-
-
-def _said(size: Any) -> str:
-    if isinstance(size, Mapping):
-        return "per partition, up to " + _said(_largest("cpu" if _numbers(size) else "memory", size, []))
-    return "per partition" if callable(size) else f"{size:g}" if isinstance(size, int | float) else str(size)
-
-
-def _numbers(table: Mapping[str, Any]) -> bool:
-    return all(isinstance(size, int | float) for size in table.values())
-
-
-def _asker(frame: Any) -> str:
-    """The function that is being decorated, or the name that is being given a value, where compute() was called."""
-    caller = frame.f_back
-    path, line = caller.f_code.co_filename, caller.f_lineno
-    place = f"{Path(path).name}:{line}"
-    try:
-        statements = list(ast.walk(ast.parse(Path(path).read_text())))
-    except (OSError, SyntaxError):  # typed at a prompt
-        return place
-    for found in statements:
-        if isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef):
-            if any(call.lineno <= line <= (call.end_lineno or line) for call in found.decorator_list):
-                return f"asset {found.name} ({place})"
-        elif isinstance(found, ast.Assign) and found.lineno <= line <= (found.end_lineno or line):
-            return f"{ast.unparse(found.targets[0])} ({place})"
-    return place
+def _largest(name: str, given: Any, partitions: Sequence[str]) -> Any:
+    """What is asked for, of a table of sizes the largest of these partitions."""
+    if not isinstance(given, Mapping):
+        return given
+    for key in partitions:
+        if key not in given and "default" not in given:
+            raise ValueError(f'compute({name}=...): the table has no size for {key}, nor a "default".')
+    sizes = [given.get(key, given.get("default")) for key in partitions] or [*given.values()]
+    return max(sizes, key=None if name == "cpu" else quantity)

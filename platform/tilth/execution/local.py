@@ -1,12 +1,14 @@
 """Steps in processes of this machine, forked from one that has imported what they need."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import dagster as dg
 
 from tilth._dagster.executor import ProcessExecutor, Run, Step
 from tilth._dagster.preload import fork_server, note
-from tilth.execution.compute import request_of, shortages
+from tilth.execution.compute import TAG, Request, quantity, request_of
 from tilth.execution.concurrency_guard import wait_for_earlier_runs
 from tilth.execution.timeouts import Timeouts
 
@@ -47,7 +49,23 @@ class _Watch(Timeouts):
     def begin(self, run: Run, steps: Sequence[Step]) -> None:
         # What this machine does not have is said. The steps run all the same: often with less data here.
         for step in steps:
-            request = request_of(step.tags)
-            if request and (short := shortages(request.of(step.partitions))):
+            request = request_of(step.tags, step.partitions) if TAG in step.tags else None
+            if request and (short := shortages(request)):
                 run.log.warning(f"{step.key} asks for {' and '.join(short)}. It runs with what there is.")
         wait_for_earlier_runs(run.instance, run.id)
+
+
+def shortages(request: Request) -> list[str]:
+    """What of the request this machine does not have, a phrase each."""
+    from joblib import cpu_count  # 0.2 s to import, which definitions need not pay
+
+    has_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    short = []
+    if request.cpu is not None and request.cpu > cpu_count():
+        short.append(f"{request.cpu:g} CPU where there are {cpu_count()}")
+    if request.memory is not None and quantity(request.memory) > has_bytes:
+        short.append(f"{request.memory} memory where there are {has_bytes / 2**30:.1f}Gi")
+    has_gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if request.gpu and request.gpu > has_gpus:
+        short.append(f"{request.gpu} GPU where there are {has_gpus}")
+    return short

@@ -121,9 +121,8 @@ class _Steps:
             step.run.keep(place, given.memory)
 
     def _launch_pod(self, attempt: Attempt, step: Step) -> None:
-        request = request_of(step.tags)
-        if step.key not in self._given and request is not None:
-            self._asked[step.key] = request.of(step.partitions)
+        if step.key not in self._given and (request := request_of(step.tags, step.partitions)):
+            self._asked[step.key] = request
             self._given[step.key] = self._first_request(attempt, step)
         given, pools = self._given[step.key], self._deployment.node_pools
         on_demand = self._losses[step.key] >= LOSSES_ON_SPOT

@@ -14,10 +14,6 @@ once_more = dg.RetryPolicy(max_retries=1)
 def well() -> None: ...
 
 
-@dg.asset(op_tags=compute(memory=lambda _: "lots"))
-def of_no_size() -> None: ...
-
-
 @dg.asset(op_tags=compute(memory="2Gi"))
 def refused() -> None: ...
 
@@ -42,23 +38,32 @@ def on_spot() -> None: ...
 def on_spot_alone() -> None: ...
 
 
-@dg.asset(partitions_def=dg.StaticPartitionsDefinition(list(SIZES)), op_tags=compute(memory=SIZES.__getitem__))
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition(list(SIZES)), op_tags=compute(memory=SIZES))
 def sized() -> None: ...
 
 
+@dg.asset(partitions_def=sized.partitions_def, op_tags=compute(memory={"large": "48Gi"}))
+def of_no_size() -> None: ...
+
+
 defs = dg.Definitions(
-    assets=[well, of_no_size, refused, lost_then_dead, dead_twice, of_an_odd_size, on_spot, on_spot_alone, sized],
+    assets=[well, refused, lost_then_dead, dead_twice, of_an_odd_size, on_spot, on_spot_alone, sized, of_no_size],
     jobs=[
-        dg.define_asset_job("all_but_sized", dg.AssetSelection.all() - dg.AssetSelection.assets("sized")),
+        dg.define_asset_job("unpartitioned", dg.AssetSelection.all() - dg.AssetSelection.assets("sized", "of_no_size")),
         dg.define_asset_job("sized_alone", "sized"),
+        dg.define_asset_job("sized_and_not", dg.AssetSelection.assets("sized", "of_no_size")),
     ],
     executor=executor,
 )
 
 
-def all_but_sized() -> dg.JobDefinition:
-    return defs.resolve_job_def("all_but_sized")
+def unpartitioned() -> dg.JobDefinition:
+    return defs.resolve_job_def("unpartitioned")
 
 
 def sized_alone() -> dg.JobDefinition:
     return defs.resolve_job_def("sized_alone")
+
+
+def sized_and_not() -> dg.JobDefinition:
+    return defs.resolve_job_def("sized_and_not")

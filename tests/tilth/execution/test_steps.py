@@ -103,15 +103,13 @@ def test_each_step_ends_as_its_own_pods_do(monkeypatch: pytest.MonkeyPatch, inst
             "on_spot_alone": [LOST, LOST],
         }
     )
-    result = executed(monkeypatch, instance, pod_steps.all_but_sized, pods)
+    result = executed(monkeypatch, instance, pod_steps.unpartitioned, pods)
     failed, again = (
         said(result, kind) for kind in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.STEP_UP_FOR_RETRY)
     )
 
     # What cannot be started fails alone, and says why.
-    assert set(failed) == {"of_no_size", "refused", "dead_twice"}
-    (why,) = failed["of_no_size"]
-    assert why.startswith("of_no_size could not be started: ValueError: compute(memory=...) gives for partition ''")
+    assert set(failed) == {"refused", "dead_twice"}
     assert failed["refused"] == ["refused could not be started: jobs.batch is forbidden: exceeded quota"]
     # Pods that were lost or too small are no failures of the asset.
     assert len(again["lost_then_dead"]) == 3
@@ -121,6 +119,21 @@ def test_each_step_ends_as_its_own_pods_do(monkeypatch: pytest.MonkeyPatch, inst
     # It moves only where its pool may change.
     assert again["on_spot"][1] == "on_spot: its pod was deleted. It begins again, on nodes that stay."
     assert again["on_spot_alone"][1] == "on_spot_alone: its pod was deleted. It begins again."
+
+
+def test_a_step_of_a_partition_without_a_size_fails_alone_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    pods = Pods({})
+    result = executed(monkeypatch, instance, pod_steps.sized_and_not, pods, **{"dagster/partition": "small"})
+    failed = said(result, dg.DagsterEventType.STEP_FAILURE)
+    assert failed == {
+        "of_no_size": [
+            "of_no_size small could not be started: ValueError: compute(memory=...): the table has no size for small, "
+            'nor a "default".'
+        ]
+    }
+    assert pods.memory == {"sized": ["2Gi"]}
 
 
 def test_what_was_needed_is_kept_for_steps_that_ask_for_as_much(
