@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from tilth._dagster.event_log import NO_PARTITION, event_numbers
-from tilth.versioning.inputs import LISTED
+from tilth._dagster.event_log import event_numbers, materializations
+from tilth._dagster.step_events import step_of
 
 NEARLY_NOTHING = 0.1
 ROW_COUNTS = ("dagster/partition_row_count", "dagster/row_count")
@@ -23,20 +23,13 @@ def say_emptied(
     Returns:
         By such partition, metadata that says so.
     """
-    instance = context.step_context.instance if isinstance(context, dg.OutputContext) else context.instance
+    instance = step_of(context).instance
     numbers = event_numbers(instance, key)
-    known = [numbers[partition] for partition in counts if partition in numbers]
     had: dict[str, int] = {}
-    for start in range(0, len(known), LISTED):
-        some = known[start : start + LISTED]
-        records = instance.fetch_materializations(dg.AssetRecordsFilter(key, storage_ids=some), limit=len(some)).records
-        for event in (record.asset_materialization for record in records):
-            count = (
-                next((event.metadata[name].value for name in ROW_COUNTS if name in event.metadata), 0) if event else 0
-            )
-            partition = event.partition or NO_PARTITION if event else ""
-            if isinstance(count, int) and counts[partition] < NEARLY_NOTHING * count:
-                had[partition] = count
+    for made in materializations(instance, key, [numbers[p] for p in counts if p in numbers]):
+        count = next((made.value(name) for name in ROW_COUNTS if name in made.metadata), 0)
+        if isinstance(count, int) and counts[made.partition] < NEARLY_NOTHING * count:
+            had[made.partition] = count
     for partition, rows in sorted(had.items()):
         name = " ".join([key.to_user_string(), partition]).strip()
         context.log.warning(

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from resources.emptied import say_emptied
 from resources.preview import column_schema, preview
 from tilth._dagster.event_log import NO_PARTITION
+from tilth._dagster.step_events import step_of
 from tilth.conversion import take, to_arrow
 from tilth.observability.usage import step_usage
 from tilth.versioning.content import data_version
@@ -143,19 +144,19 @@ def record(
     many rows it had. On all: columns and types, what
     the step used, and what `table` says of the store.
     """
-    step, key = context.step_context, context.asset_key
+    step, key = step_of(context), context.asset_key
     ordered = _value((context.definition_metadata or {}).get("ordered")) is not False
     if parts is None:
-        step.set_data_version(key, dg.DataVersion(data_version(rows, ordered=ordered)))
+        step.set_data_version(key, data_version(rows, ordered=ordered))
         emptied = say_emptied(context, key, {NO_PARTITION: rows.num_rows}).get(NO_PARTITION, {})
-        step.add_asset_metadata({**_content(rows, stored_bytes(None)), **emptied}, asset_key=key)
+        step.add_metadata(key, {**_content(rows, stored_bytes(None)), **emptied})
     else:
         set_data_versions(context, key, {name: data_version(part, ordered=ordered) for name, part in parts.items()})
         emptied = say_emptied(context, key, {name: part.num_rows for name, part in parts.items()})
         for name, part in parts.items():
             content = {"dagster/partition_row_count": part.num_rows, **_content(part, stored_bytes(name))}
             content |= emptied.get(name, {})
-            step.add_asset_metadata(content, asset_key=key, partition_key=name)
+            step.add_metadata(key, content, name)
     context.add_output_metadata({"dagster/column_schema": column_schema(rows.schema), **table, **step_usage(context)})
 
 

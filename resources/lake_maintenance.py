@@ -8,6 +8,7 @@ from pydantic import Field
 
 from resources.lake import FILE_BYTES, Lake
 from resources.lake_errors import LakeError, explained
+from tilth._dagster.asset_graph import graph_of
 
 # By asset, the versions of its table that must stay readable whatever their age: those that models name.
 KeptVersions = Callable[[dg.DagsterInstance], Mapping[dg.AssetKey, Collection[int]]]
@@ -34,7 +35,7 @@ def lake_maintenance(lake: Lake, kept: KeptVersions, also: Collection[dg.AssetKe
 
     @dg.op
     def maintain(context: dg.OpExecutionContext, config: Maintenance) -> None:
-        keys = {*context.repository_def.asset_graph.get_all_asset_keys(), *also}
+        keys = {*graph_of(context.repository_def).keys, *also}
         versions, failed = kept(context.instance), []
         for key in sorted(keys):
             try:

@@ -28,7 +28,7 @@ from tilth.execution.compute import compute
 from tilth.execution.partitions import for_each_partition
 from tilth.execution.shared_frames import Sliced
 from tilth.execution.timeouts import timeout
-from tilth.versioning.explain import set_off_by
+from tilth.versioning.explain import triggers
 from tilth.versioning.partitions import set_data_versions
 
 # Every type beyond skops' own safe list that a stored model of this domain may hold. Reviewed when a candidate is
@@ -129,9 +129,9 @@ def train_partitions(
 ) -> dg.MaterializeResult[Any]:
     """A candidate for every month and airport of the step, each stored as soon as it is trained."""
     asset = context.asset_key.to_user_string()
-    causes = set_off_by(context, context.partition_keys, by.ORIGIN)
+    causes = triggers(context, context.partition_keys, by.ORIGIN)
     for partition, cause in causes.items():
-        context.add_asset_metadata({"set_off_by": cause}, partition_key=partition)
+        context.add_asset_metadata({"triggered_by": cause}, partition_key=partition)
     return for_each_partition(
         context,
         partial(train_partition, asset=asset, build=build, parameters=parameters),
@@ -231,7 +231,7 @@ def delay_champion(
     it comes later, the candidates are compared again.
     """
     champions = {}
-    causes = set_off_by(context, context.partition_keys, by.ORIGIN)
+    causes = triggers(context, context.partition_keys, by.ORIGIN)
     for partition in context.partition_keys:
         candidates = [found[partition] for found in (logistic, boosted) if partition in found]
         judged = {judged_on(model) for model in candidates}
@@ -255,7 +255,7 @@ def delay_champion(
         context.add_asset_metadata(
             {
                 "candidate": champion.card["asset"],
-                "set_off_by": causes[partition],
+                "triggered_by": causes[partition],
                 **champion.card["metrics"],
                 "comparison": comparison_table(candidates),
                 "window": f"{champion.card['trained_from']} to {champion.card['trained_through']}",
@@ -297,7 +297,7 @@ def in_service(context: dg.AssetExecutionContext, champions: dict[str, StoredMod
     months back. Never one that has seen the month.
     """
     serving = {}
-    causes = set_off_by(context, context.partition_keys, by.ORIGIN)
+    causes = triggers(context, context.partition_keys, by.ORIGIN)
     for partition in context.partition_keys:
         month, origin = partition.split("|")
         earlier = [key for key in champions if key.endswith(f"|{origin}") and key.split("|")[0] < month]
@@ -311,7 +311,7 @@ def in_service(context: dg.AssetExecutionContext, champions: dict[str, StoredMod
             {
                 "champion": max(earlier),
                 "candidate": serving[partition].card["asset"],
-                "set_off_by": causes[partition],
+                "triggered_by": causes[partition],
             },
             partition_key=partition,
         )

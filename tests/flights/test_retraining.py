@@ -291,7 +291,7 @@ def test_a_model_in_service_says_what_set_it_off_back_to_the_days_of_dbt(daemon:
         run_config=QUIET,
     )
     [event] = made.asset_materializations_for_node("models__in_service")
-    assert event.metadata["set_off_by"].value == {
+    assert event.metadata["triggered_by"].value == {
         MARTS: {day: {"version": version}},
         CHAMPION: {newark: {"version": "of January"}},
     }

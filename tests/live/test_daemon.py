@@ -112,7 +112,7 @@ def test_the_last_day_of_january_and_the_first_of_february_flow_by_themselves_to
     for origin in ("EWR", "JFK", "LGA"):
         champion = live.latest(["models", "delay_champion"], f"2013-01|{origin}")
         assert champion is not None
-        causes: Any = champion.metadata["set_off_by"].value
+        causes: Any = champion.metadata["triggered_by"].value
         assert {"models/delay_boosted", "features/training_set", "marts/departures", "raw/flights"} <= causes.keys()
         day = causes["raw/flights"]["2013-01-31"]
         assert day["landed_file"] == live.landing.path_of("flights", "2013-01-31.csv.gz")

@@ -173,9 +173,9 @@ def test_followers_of_a_range_are_taken_along(instance: dg.DagsterInstance) -> N
 
 def test_a_plan_is_of_the_keys_that_there_are(instance: dg.DagsterInstance) -> None:
     planned = plan(defs, instance, 'key:"sales"+', (FIRST, LAST))
-    assert [run for group in planned.groups for run in group.runs] == [(FIRST, "3", LAST), ("",)]
+    assert [(op.assets, op.partitions) for op in planned] == [(("sales",), 3), (("cleaned",), 3), (("total",), 1)]
     both = plan(defs, instance, 'key:"visits" or key:"shoppers"', (f"monday|{FIRST}", "tuesday|3"))
-    assert [len(run) for group in both.groups for run in group.runs] == [2, 2]
+    assert [op.partitions for op in both] == [4, 4]
 
 
 def test_what_is_wrong_is_found_beside_dynamic_partitions(instance: dg.DagsterInstance) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from assets.flights import replay
 from assets.flights.definitions import definitions
 from tests.conftest import QUIET, Platform
+from tilth._dagster.asset_graph import graph_of
 from tilth.automation.conditions import on_new_data
 from tilth.automation.ranges import range_tags
 from tilth.automation.sensor import automation_sensor
@@ -128,7 +129,7 @@ class Chain:
 
     def late(self, key: str, reference: dg.AssetSelection = REFERENCE) -> dict[str, Late]:
         """The late partitions of an asset, judged without any memory."""
-        graph, asset = self.definitions.resolve_asset_graph(), dg.AssetKey(key)
+        graph, asset = graph_of(self.definitions), dg.AssetKey(key)
         return late_partitions(self.instance, graph, [asset], self.arrivals(), OPTIONAL, reference)[asset]
 
     def tick(self) -> dict[str, dg.AssetCheckEvaluation]:
@@ -534,7 +535,7 @@ def test_what_cannot_be_meant_is_refused(chain: Chain) -> None:
     with pytest.raises(ValueError, match="whole number above zero"):
         partition_lag_checks([], warn="soon")
     with pytest.raises(ValueError, match="Partition lag of misspelled: the definitions hold no such asset"):
-        late_partitions(chain.instance, chain.definitions.resolve_asset_graph(), [dg.AssetKey("misspelled")], {})
+        late_partitions(chain.instance, graph_of(chain.definitions), [dg.AssetKey("misspelled")], {})
 
 
 @dataclass

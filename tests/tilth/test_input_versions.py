@@ -10,11 +10,12 @@ import dagster as dg
 import pytest
 
 from tests.conftest import QUIET
+from tilth._dagster.asset_graph import graph_of
 from tilth.automation.conditions import on_new_data
 from tilth.automation.ranges import range_tags
 from tilth.automation.reconciler import out_of_date, sweep
 from tilth.automation.sensor import automation_sensor
-from tilth.versioning.explain import set_off_by
+from tilth.versioning.explain import triggers
 from tilth.versioning.inputs import INPUTS
 from tilth.versioning.partitions import set_data_versions
 
@@ -75,8 +76,8 @@ class Chain:
         @dg.asset(deps=["clean", dg.AssetDep("history", partition_mapping=HISTORY), "lookup"], **options)
         def features(context: dg.AssetExecutionContext) -> None:
             content(context, "features")
-            for day, causes in set_off_by(context, context.partition_keys, ["landed_file"]).items():
-                context.add_asset_metadata({"set_off_by": causes}, partition_key=day)
+            for day, causes in triggers(context, context.partition_keys, ["landed_file"]).items():
+                context.add_asset_metadata({"triggered_by": causes}, partition_key=day)
 
         @dg.asset(deps=["features"], automation_condition=on_new_data())
         def summary() -> None:
@@ -192,7 +193,7 @@ def test_only_the_first_asset_that_lags_is_asked_for(chain: Chain) -> None:
 def test_a_day_that_was_never_made_is_asked_for_where_all_but_optional_inputs_are_there(chain: Chain) -> None:
     features, history = dg.AssetKey("features"), dg.AssetKey("history")
     chain.instance.wipe_assets([features, history])
-    graph = chain.definitions.resolve_asset_graph()
+    graph = graph_of(chain.definitions)
     assert out_of_date(chain.instance, graph, features, set(), 0) == ({FIRST: 0}, set())
     assert out_of_date(chain.instance, graph, features, set(), 0, {history}) == (
         {FIRST: 0, SECOND: 0, THIRD: 0},
@@ -321,20 +322,20 @@ def test_a_cursor_of_another_release_is_looked_past(chain: Chain) -> None:
 
 
 def test_a_partition_says_what_set_it_off_back_to_the_files_that_landed(chain: Chain) -> None:
-    first = chain.metadata("features", SECOND, "set_off_by")
+    first = chain.metadata("features", SECOND, "triggered_by")
     assert first["raw"] == {
         day: {"version": f"raw of {day} first", "landed_file": f"{day} first.csv"} for day in (FIRST, SECOND)
     }
     chain.land("corrected", FIRST)
     assert chain.run("raw", "clean", "history", days=(FIRST, FIRST))
     assert chain.run("features")
-    assert chain.metadata("features", SECOND, "set_off_by") == {
+    assert chain.metadata("features", SECOND, "triggered_by") == {
         "clean": {FIRST: {"version": f"clean of {FIRST} corrected"}},
         "history": {FIRST: {"version": f"history of {FIRST} corrected"}},
         "raw": {FIRST: {"version": f"raw of {FIRST} corrected", "landed_file": f"{FIRST} corrected.csv"}},
     }
     assert chain.run("features")
-    assert chain.metadata("features", SECOND, "set_off_by") == {}
+    assert chain.metadata("features", SECOND, "triggered_by") == {}
 
 
 def test_a_look_that_takes_too_long_goes_on_in_the_next_ticks_and_asks_for_the_same(

@@ -1,5 +1,7 @@
 """Each partition of a step is recorded with a data version of its own, and nothing of it reaches another step."""
 
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from dagster._core.execution.plan import execute_step
 from pydantic import Field
 
 from tests.conftest import QUIET
-from tilth.versioning import inputs as input_versions
+from tilth._dagster import step_events
 from tilth.versioning import partitions as partition_versions
 from tilth.versioning.partitions import set_data_versions
 
@@ -183,15 +185,21 @@ def test_what_was_recorded_is_forgotten(instance: dg.DagsterInstance) -> None:
     assert partition_versions._recorded == before
 
 
-def test_the_function_of_dagster_that_is_wrapped_is_still_the_one_that_makes_a_steps_asset_events() -> None:
+def test_the_function_of_dagster_that_is_replaced_is_still_the_one_that_makes_a_steps_asset_events() -> None:
     moved = (
         "Dagster makes a step's asset events elsewhere than in execute_step._get_output_asset_events: every partition "
-        "of a range would get the same data version. See docs/upgrading.md on tilth/versioning/partitions.py."
+        "of a range would get the same data version. See docs/upgrading.md on tilth/_dagster/step_events.py."
     )
-    own = partition_versions._events_of_step
+    own = step_events._dagsters
     assert own.__module__ == "dagster._core.execution.plan.execute_step", moved
-    assert execute_step._get_output_asset_events is input_versions._with_inputs, moved
-    assert input_versions._events_of_output is partition_versions._with_own_versions, moved
-    taken = own.__code__.co_varnames[: own.__code__.co_argcount]
-    wrapper = partition_versions._with_own_versions.__code__
-    assert taken == wrapper.co_varnames[: wrapper.co_argcount], moved
+    assert execute_step._get_output_asset_events is step_events._changed, moved
+    taken = "asset_key, asset_partitions, output, output_def, io_manager_metadata, step_context, execution_type"
+    assert own.__code__.co_varnames[: own.__code__.co_argcount] == tuple(taken.split(", ")), moved
+
+
+@pytest.mark.parametrize("imported", ["content", "inputs", "partitions"])
+def test_a_partition_has_its_own_version_and_its_inputs_whatever_is_imported(imported: str) -> None:
+    changes = f"import tilth.versioning.{imported}; from tilth._dagster import step_events as made; "
+    names = "print(*(change.__name__ for change in made._changes))"
+    found = subprocess.run([sys.executable, "-c", changes + names], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["with_own_versions", "with_inputs"]

@@ -144,61 +144,36 @@ def ran(instance: dg.DagsterInstance, selection: str, first: str = "", last: str
     assert result.success
 
 
-def test_a_multi_asset_is_one_step_of_each_run_and_a_check_is_none(unused: dg.DagsterInstance) -> None:
+def test_a_multi_asset_is_one_op_and_a_check_is_none(unused: dg.DagsterInstance) -> None:
     planned = plan(defs, unused, "group:days or group:months", YEAR)
-    assert [op.assets for op in planned.ops] == [("landed",), ("cleaned", "joined"), ("model",)]
-    assert [(len(group.runs), len(group.assets)) for group in planned.groups] == [(1, 3), (3, 1)]
-    assert (planned.runs, planned.steps) == (4, 2 + 3)
-
-
-def test_a_step_with_a_kubernetes_request_has_a_pod_beside_its_runs(unused: dg.DagsterInstance) -> None:
-    assert plan(defs, unused, "group:days", YEAR).step_pods == 0
-    assert plan(defs, unused, "model", ("2013-01", "2013-12")).step_pods == 3
-
-
-def test_steps_of_an_asset_made_by_a_graph_are_its_ops(unused: dg.DagsterInstance) -> None:
-    @dg.op
-    def read() -> int:
-        return 1
-
-    @dg.op
-    def double(number: int) -> int:
-        return 2 * number
-
-    @dg.graph_asset
-    def doubled() -> int:
-        return double(read())
-
-    assert plan(dg.Definitions([doubled]), unused, "doubled").steps == 2
+    assert [(op.assets, op.partitions) for op in planned] == [
+        (("landed",), 365),
+        (("cleaned", "joined"), 365),
+        (("model",), 12),
+    ]
 
 
 def test_a_year_takes_what_its_past_runs_say_of_a_start_and_of_each_day(used: dg.DagsterInstance) -> None:
-    planned = plan(defs, used, "landed", YEAR)
-    (op,) = planned.ops
+    (op,) = plan(defs, used, "landed", YEAR)
     assert sorted(did.partitions for did in op.past) == [1, 30]
     takes = fitted([(did.partitions, did.seconds) for did in op.past])
     assert takes is not None
-    assert op.seconds == (takes(365),)
-    assert planned.seconds() == planned.step_seconds + planned.run_seconds
-    assert planned.cpu_seconds == pytest.approx(7.2)
-    assert planned.unknown == ()
+    assert op.seconds == takes(365)
+    assert op.cpu_seconds == pytest.approx(7.2)
 
 
-def test_several_runs_at_once_take_no_less_than_the_longest_of_each_stage(used: dg.DagsterInstance) -> None:
-    planned = plan(defs, used, "group:tables")
-    assert planned.at_once == 2
-    assert planned.seconds(2) == planned.seconds() >= 0.1
-    months = plan(defs, used, "model", ("2013-01", "2013-12"))
-    assert [len(run) for run in months.groups[0].runs] == [5, 5, 2]
-    assert months.seconds() / 2 <= months.seconds(2) < months.seconds()
-    assert months.seconds(100) == pytest.approx(max(months.ops[0].seconds or ()) + months.run_seconds)
+def test_what_is_made_in_several_runs_takes_its_start_in_each(used: dg.DagsterInstance) -> None:
+    (op,) = plan(defs, used, "model", ("2013-01", "2013-12"))
+    takes = fitted([(did.partitions, did.seconds) for did in op.past])
+    assert takes is not None
+    assert op.seconds == pytest.approx(2 * takes(5) + takes(2))
 
 
-def test_what_no_past_run_made_is_unknown_and_the_sums_leave_it_out(used: dg.DagsterInstance) -> None:
-    planned = plan(defs, used, "group:days", YEAR)
-    assert planned.unknown == ("cleaned", "joined")
-    assert planned.ops[1].seconds is None
-    assert planned.step_seconds == pytest.approx(sum(planned.ops[0].seconds or ()))
+def test_what_no_past_run_made_is_unknown(used: dg.DagsterInstance) -> None:
+    landed, transformed = plan(defs, used, "group:days", YEAR)
+    assert landed.seconds is not None
+    assert transformed.seconds is None
+    assert transformed.cpu_seconds is None
 
 
 def test_a_plan_starts_and_records_nothing(used: dg.DagsterInstance) -> None:
@@ -209,29 +184,23 @@ def test_a_plan_starts_and_records_nothing(used: dg.DagsterInstance) -> None:
     assert not used.get_backfills()
 
 
-def test_a_year_of_flights_is_one_run_of_four_steps_up_to_the_features(unused: dg.DagsterInstance) -> None:
+def test_a_year_of_flights_is_a_step_for_each_op_up_to_the_features(unused: dg.DagsterInstance) -> None:
     daily = ["raw/flights", "raw/weather", "staging/flights", "staging/weather", "marts/d*", "features/*"]
     planned = plan(flights, unused, " or ".join(f'key:"{name}"' for name in daily), YEAR)
-    days, months = planned.groups
-    assert [len(run) for run in days.runs] == [365]
-    assert [op.assets[0] for op in planned.ops if op.group is days] == [
-        "raw/flights",
-        "raw/weather",
-        "staging/flights",
-        "features/departures",
+    assert [(op.assets[0], op.partitions) for op in planned] == [
+        ("raw/flights", 365),
+        ("raw/weather", 365),
+        ("staging/flights", 365),
+        ("features/departures", 365),
+        ("features/training_set", 12),
     ]
-    assert [len(run) for run in months.runs] == [12]
-    assert (planned.runs, planned.steps) == (2, 5)
 
 
 def test_models_of_a_range_of_months_are_those_that_read_from_it(unused: dg.DagsterInstance) -> None:
-    planned = plan(flights, unused, 'key:"features/training_set"+2', ("2013-04", "2013-06"))
-    months, models = planned.groups
-    assert months.runs == (("2013-04", "2013-05", "2013-06"),)
-    assert sorted(key for run in models.runs for key in run) == [
-        f"2013-{month}|{origin}" for month in ("04", "05", "06") for origin in ("EWR", "JFK", "LGA")
-    ]
-    assert (planned.runs, planned.steps) == (1 + 3, 1 + 3 * 4)  # the candidates and the champion, a run a month
+    training_set, *models = plan(flights, unused, 'key:"features/training_set"+2', ("2013-04", "2013-06"))
+    assert training_set.partitions == 3
+    assert {op.partitions for op in models} == {3 * 3}  # months and airports
+    assert len(models) == 4  # the candidates and the champion
 
 
 def test_a_year_of_twenty_assets_is_planned_at_once(unused: dg.DagsterInstance) -> None:
@@ -243,7 +212,7 @@ def test_a_year_of_twenty_assets_is_planned_at_once(unused: dg.DagsterInstance) 
 
     began = time.perf_counter()
     planned = plan(dg.Definitions([daily(number) for number in range(20)]), unused, "*", YEAR)
-    assert (planned.runs, planned.steps) == (365, 7300)
+    assert [op.partitions for op in planned] == [365] * 20
     assert time.perf_counter() - began < 5
 
 
@@ -252,15 +221,12 @@ def test_the_command_prints_a_table_and_the_sums(past: Path, call: Callable[...,
     lines = call(past, "--select", "group:days or group:months", *year, "--price-per-hour", "3000").splitlines()
     takes = r"(\d+\.\d s|\d+ s|\d+ min \d\d s)"
     expected = [
-        r"stage  runs  assets +partitions  steps  estimated +from past runs, of partitions",
-        rf"1      1     landed +365 +1 +{takes} +2, of 1 to 30",
-        r" +cleaned and 1 more +365 +1 +unknown +none",
-        rf"2      3     model +12 +3 +{takes} +1, of 5",
+        r"assets +partitions  estimated +from past runs, of partitions",
+        rf"landed +365 +{takes} +2, of 1 to 30",
+        r"cleaned and 1 more +365 +unknown +none",
+        rf"model +12 +{takes} +1, of 5",
         r"",
-        r"runs      4",
-        r"steps     5",
-        r"pods on Kubernetes  7 \(4 of runs, 3 of steps\)",
-        rf"duration  at least {takes}, one run and one step after another; at least {takes} with 2 runs at once",
+        rf"duration  at least {takes}, one step after another, and what runs take to start",
         r"cost      at least 0\.\d+ machine-hours, \d+\.\d\d at 3000 an hour; at least 0\.002 CPU-hours",
         r"unknown   cleaned, joined: no past run made them",
         r"Nothing was started\.",
@@ -270,16 +236,9 @@ def test_the_command_prints_a_table_and_the_sums(past: Path, call: Callable[...,
         assert re.fullmatch(pattern, line), line
 
 
-def test_the_command_says_what_dagster_leaves_out(empty: Path, call: Callable[..., str]) -> None:
-    january = ["--select", 'key:"raw/flights"+', "--partition-range", "2013-01-01...2013-01-31"]
-    lines = call(empty, *january, module="assets.flights.definitions").splitlines()
-    assert "left out  predictions/delays: 150 partitions that read from what is made" in lines
-    assert "left out  reports/prediction_quality: reads nothing of what is made" in lines
-
-
 def test_assets_without_partitions_are_planned_without_a_range(empty: Path, call: Callable[..., str]) -> None:
     text = call(empty, "--select", "group:tables")
-    assert "\nruns      1\nsteps     2\n" in text
+    assert "\nsummary  1 " in text
     assert "duration  unknown: no past run made any of these assets" in text
 
 

@@ -1,7 +1,4 @@
-"""Runs as alerts see them: which failed for good, at which step and why.
-
-The plan of a run and parts of the event log are no public API of Dagster: docs/upgrading.md names this file.
-"""
+"""Runs as alerts see them: which failed for good, at which step and why."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +6,7 @@ from enum import Enum
 
 import dagster as dg
 
-from tilth._dagster.event_log import NO_PARTITION, event_numbers
+from tilth._dagster.event_log import attempts, earlier_attempts, event_numbers
 
 Made = dg.AssetKey | dg.AssetCheckKey
 
@@ -169,34 +166,23 @@ def failed_partitions(
     instance: dg.DagsterInstance, definition: dg.PartitionsDefinition | None, key: dg.AssetKey, runs: Runs
 ) -> dict[str, str]:
     """By partition of the asset, the run of its latest attempt that ended by itself, where that failed."""
-    storage = instance.event_log_storage
-    made: Mapping[str, int] = {}
-    if definition is None:
-        planned, made = storage.get_latest_planned_materialization_info(key), event_numbers(instance, key)
-        latest = (
-            {NO_PARTITION: planned.run_id} if planned and planned.storage_id > max(made.values(), default=0) else {}
-        )
-    else:
-        attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
-        with dg.partition_loading_context(dynamic_partitions_store=instance):
-            latest = {name: run for name, (run, _) in attempts.items() if definition.has_partition_key(name)}
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        latest = {
+            name: attempt.run_id
+            for name, attempt in attempts(instance, key, definition).items()
+            if definition is None or definition.has_partition_key(name)
+        }
     ended = runs.ended(latest.values())
     failed = {name: run for name, run in latest.items() if ended[run] is Ended.FAILED}
     if open_ones := {name for name, run in latest.items() if ended[run] is Ended.NOT_BY_ITSELF}:
-        made = made or event_numbers(instance, key)
-        wanted = dg.EventRecordsFilter(
-            dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
-            asset_key=key,
-            asset_partitions=sorted(open_ones) if definition else None,
-        )
-        earlier = storage.get_event_records(wanted, limit=_EARLIER)
-        ended |= runs.ended(record.run_id for record in earlier)
-        for record in earlier:
-            name = record.partition_key or NO_PARTITION
-            if name in open_ones and ended[record.run_id] is not Ended.NOT_BY_ITSELF:
+        made = event_numbers(instance, key)
+        earlier = earlier_attempts(instance, key, open_ones, limit=_EARLIER)
+        ended |= runs.ended(attempt.run_id for _, attempt in earlier)
+        for name, attempt in earlier:
+            if name in open_ones and ended[attempt.run_id] is not Ended.NOT_BY_ITSELF:
                 open_ones.remove(name)
-                if ended[record.run_id] is Ended.FAILED and record.storage_id > made.get(name, 0):
-                    failed[name] = record.run_id
+                if ended[attempt.run_id] is Ended.FAILED and attempt.number > made.get(name, 0):
+                    failed[name] = attempt.run_id
     return failed
 
 

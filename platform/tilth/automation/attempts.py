@@ -1,18 +1,16 @@
-"""What runs tried to make and did not, and what they made already.
-
-The event log's storage and the graph's views are no public API of Dagster: docs/upgrading.md names this file.
-"""
+"""What runs tried to make and did not, and what they made already."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection
 
 import dagster as dg
 
-from tilth._dagster.event_log import NO_PARTITION, event_numbers, present_versions
+from tilth._dagster.asset_graph import AssetGraph
+from tilth._dagster.automation import OwnCondition
+from tilth._dagster.event_log import Attempts, attempts, event_numbers, materializations, present_versions
 from tilth._dagster.runs import Ended, Runs
 from tilth.automation.ranges import partitions_in
-from tilth.versioning.inputs import inputs_of, recorded_inputs, upstream_partitions
+from tilth.versioning.inputs import inputs_of, recorded_inputs
 
 _NOT_ENDED = [
     dg.DagsterRunStatus.QUEUED,
@@ -20,25 +18,9 @@ _NOT_ENDED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# Numbers of events that one query asks for.
-_ASKED = 400
-
-Attempts = Mapping[str, tuple[str, int]]
-"""By partition that a run tries or tried to make since it was last made, that run and the number of its event."""
 
 
-def attempts_at(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: dg.PartitionsDefinition | None) -> Attempts:
-    """The latest attempts at the asset that is cut into these partitions."""
-    storage = instance.event_log_storage
-    if partitions is not None:
-        return storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
-    planned = storage.get_latest_planned_materialization_info(key)
-    if planned is None or planned.storage_id <= max(event_numbers(instance, key).values(), default=0):
-        return {}
-    return {NO_PARTITION: (planned.run_id, planned.storage_id)}
-
-
-class Answered(dg.AutomationCondition[dg.AssetKey]):
+class Answered(OwnCondition):
     """A run would make nothing new: the partition was made from what is there, is to be made by a run that has not
     ended, or was tried in vain.
 
@@ -58,60 +40,50 @@ class Answered(dg.AutomationCondition[dg.AssetKey]):
     def name(self) -> str:
         return "answered"
 
-    @property
-    def requires_cursor(self) -> bool:
-        return False
-
-    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+    def holds_of(
+        self, instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, candidates: set[str]
+    ) -> set[str]:
         """Of the partitions that all other parts of a condition leave, which are few."""
-        candidates, view = context.candidate_subset, context.asset_graph_view
-        if candidates.is_empty:
-            return dg.AutomationResult(context, candidates)
-        wanted = candidates.expensively_compute_partition_keys() if candidates.is_partitioned else {NO_PARTITION}
-        attempts = attempts_at(view.instance, context.key, context.partitions_def)
-        with dg.partition_loading_context(dynamic_partitions_store=view.instance):
-            found = tried_in_vain(view.instance, view.asset_graph, context.key, attempts, wanted)
-            found |= made_from_present(view.instance, view.asset_graph, context.key, wanted - found)
-            found |= to_be_made(view.instance, context.key, context.partitions_def, wanted - found)
-        if candidates.is_partitioned:
-            return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(found))
-        return dg.AutomationResult(context, candidates if found else context.get_empty_subset())
+        partitions = graph.partitions(key)
+        found = tried_in_vain(instance, graph, key, attempts(instance, key, partitions), candidates)
+        found |= made_from_present(instance, graph, key, candidates - found)
+        return found | to_be_made(instance, key, partitions, candidates - found)
 
 
 def tried_in_vain(
-    instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey, attempts: Attempts, partitions: Collection[str]
+    instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, tried: Attempts, partitions: Collection[str]
 ) -> set[str]:
-    """Those of these partitions of the asset that were tried in vain, as `Answered` says.
-
-    `graph` is a repository's `asset_graph`, and `attempts` are those at the asset.
+    """Those of these partitions of the asset, at which these are the attempts, that were tried in vain, as `Answered`
+    says.
     """
-    runs, of_run = Runs(instance, None, time.time()), {p: attempts[p][0] for p in partitions if p in attempts}
+    runs, of_run = Runs(instance, None, time.time()), {p: tried[p].run_id for p in partitions if p in tried}
     ended = runs.ended(of_run.values())
     failures = {run: runs.failure(run) for run, how in ended.items() if how is Ended.FAILED}
     before = {run for run, failure in failures.items() if failure.errors and failure.of(key) is None}
-    tried = [p for p, run in of_run.items() if run not in before and runs.is_over(run)]
-    reads = upstream_partitions(graph, key, tried)
+    over = [p for p, run in of_run.items() if run not in before and runs.is_over(run)]
+    reads = graph.reads(key, over)
     changed: set[str] = set()
-    for parent in graph.get(key).parent_keys if tried else ():
+    for parent in graph.parents(key) if over else ():
         numbers = event_numbers(instance, parent)
-        since = {p: [n for read in reads[p][parent] if (n := numbers.get(read, 0)) > attempts[p][1]] for p in tried}
-        made_by = _runs_of(instance, parent, sorted({number for found in since.values() for number in found}))
+        since = {p: [n for read in reads[p][parent] if (n := numbers.get(read, 0)) > tried[p].number] for p in over}
+        asked = sorted({number for found in since.values() for number in found})
+        made_by = {made.number: made.run_id for made in materializations(instance, parent, asked)}
         changed |= {p for p, found in since.items() if any(made_by.get(number) != of_run[p] for number in found)}
-    return set(tried) - changed
+    return set(over) - changed
 
 
 def made_from_present(
-    instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey, partitions: Collection[str]
+    instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, partitions: Collection[str]
 ) -> set[str]:
     """Those of these partitions of the asset whose latest materialization says that it was made from the versions of
     its inputs that are there now.
     """
     made = event_numbers(instance, key)
     recorded = recorded_inputs(instance, key, [made[p] for p in partitions if p in made])
-    versions = {parent: present_versions(instance, parent) for parent in graph.get(key).parent_keys if recorded}
+    versions = {parent: present_versions(instance, parent) for parent in graph.parents(key) if recorded}
     return {
         partition
-        for partition, read in upstream_partitions(graph, key, recorded).items()
+        for partition, read in graph.reads(key, recorded).items()
         if inputs_of(read, versions) == recorded[partition]
     }
 
@@ -131,13 +103,3 @@ def to_be_made(
     runs = instance.get_runs(dg.RunsFilter(statuses=_NOT_ENDED))
     ranges = [partitions_in(run.tags, definition) for run in runs if key in (run.asset_selection or ())]
     return {partition for partition in partitions if any(partition in made for made in ranges)}
-
-
-def _runs_of(instance: dg.DagsterInstance, key: dg.AssetKey, numbers: Sequence[int]) -> dict[int, str]:
-    """By number of these materializations of the asset, the run that made it."""
-    found: dict[int, str] = {}
-    for start in range(0, len(numbers), _ASKED):
-        some = list(numbers[start : start + _ASKED])
-        records = instance.fetch_materializations(dg.AssetRecordsFilter(key, storage_ids=some), limit=len(some)).records
-        found |= {record.storage_id: record.run_id for record in records}
-    return found

@@ -5,13 +5,12 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import dagster as dg
 
+from tilth._dagster.asset_graph import AssetGraph, graph_of
 from tilth._dagster.event_log import NO_PARTITION
 from tilth.automation import conditions as automation
-from tilth.versioning.inputs import upstream_partitions
 
 CONDITIONS: dict[str, Callable[..., dg.AutomationCondition]] = {
     "on new data": automation.on_new_data,
@@ -23,7 +22,7 @@ CONDITIONS: dict[str, Callable[..., dg.AutomationCondition]] = {
 def page(definitions: dg.Definitions, module: str) -> str:
     """Markdown: the sensors, a table of every asset that is made by itself, and what each condition means."""
     repository = definitions.get_repository_def()
-    graph = repository.asset_graph
+    graph = graph_of(repository)
     lines = [
         "# What sets off what",
         "",
@@ -44,16 +43,15 @@ def page(definitions: dg.Definitions, module: str) -> str:
         "|---|---|---|---|",
     ]
     with _example_keys(graph):
-        for key in graph.toposorted_asset_keys:
-            node = graph.get(key)
-            if node.automation_condition is None:
+        for key in graph.keys:
+            condition, partitions = graph.condition(key), graph.partitions(key)
+            if condition is None:
                 continue
-            last = (node.partitions_def.get_last_partition_key() if node.partitions_def else None) or NO_PARTITION
-            reads = upstream_partitions(graph, key, [last])[last]
+            last = (partitions.get_last_partition_key() if partitions else None) or NO_PARTITION
+            reads = graph.reads(key, [last])[last]
             read = [f"`{parent.to_user_string()}`{_window(last, keys)}" for parent, keys in reads.items()]
-            label = node.automation_condition.get_label() or node.automation_condition.name
-            by = _partitions(node.partitions_def)
-            row = f"`{key.to_user_string()}` | {by} | `{label}` | {', '.join(read)}"
+            label = condition.get_label() or condition.name
+            row = f"`{key.to_user_string()}` | {_partitions(partitions)} | `{label}` | {', '.join(read)}"
             lines.append(f"| {row} |")
     for label, condition in CONDITIONS.items():
         meaning = inspect.cleandoc(condition.__doc__ or "").replace("\nArgs:\n", "\n")
@@ -63,11 +61,11 @@ def page(definitions: dg.Definitions, module: str) -> str:
 
 
 @contextmanager
-def _example_keys(graph: Any) -> Iterator[None]:
+def _example_keys(graph: AssetGraph) -> Iterator[None]:
     """One key for all of each dynamic partitions definition, whose own are kept in an instance."""
     with dg.DagsterInstance.ephemeral() as instance:
-        for node in graph.asset_nodes:
-            for definition in _dimensions(node.partitions_def):
+        for key in graph.keys:
+            for definition in _dimensions(graph.partitions(key)):
                 if isinstance(definition, dg.DynamicPartitionsDefinition) and definition.name:
                     instance.add_dynamic_partitions(definition.name, [f"each of {definition.name}"])
         with dg.partition_loading_context(dynamic_partitions_store=instance):

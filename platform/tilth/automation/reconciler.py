@@ -9,17 +9,18 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from time import monotonic
 from typing import Any
 
 import dagster as dg
 
+from tilth._dagster.asset_graph import AssetGraph, graph_of
 from tilth._dagster.connections import kept_connections
-from tilth._dagster.event_log import NO_PARTITION, event_numbers, newest_event, present_versions
-from tilth.automation.attempts import Attempts, attempts_at, tried_in_vain
+from tilth._dagster.event_log import Attempts, attempts, event_numbers, newest_event, present_versions
+from tilth.automation.attempts import tried_in_vain
 from tilth.automation.sensor import in_ranges
-from tilth.versioning.inputs import inputs_of, recorded_inputs, upstream_partitions
+from tilth.versioning.inputs import inputs_of, recorded_inputs
 
 # Conditions answer within seconds, and a debounced one within its interval; what is older than this they have missed.
 PATIENCE_SECONDS = 600
@@ -104,18 +105,16 @@ class _Look:
         newest: int,
         now: int,
     ) -> None:
-        assert context.repository_def is not None  # noqa: S101 - what targets assets has one
-        self._graph: Any = context.repository_def.asset_graph
-        self._gaps, self._ignored = (c.resolve(self._graph) if c else set() for c in (optional, reference))
+        graph = _graph(context)
+        self._gaps, self._ignored = (graph.resolve(chosen) if chosen else set() for chosen in (optional, reference))
         self._before, self._newest, self._now = cursor, newest, now
         # What depends on no event, such as a partition that is there since midnight, is seen by a look at everything.
         self._is_whole = not 0 <= now - cursor["whole"] < _WHOLE_SECONDS
-        keys = [key for key in target.resolve(self._graph) if self._graph.get(key).automation_condition is not None]
+        keys = [key for key in graph.resolve(target) if graph.condition(key) is not None]
         self._to_judge, self._to_ask = sorted(keys, reverse=True), sorted(keys, reverse=True)
         self._late: dict[dg.AssetKey, dict[str, int]] = {}
         self._busy: dict[dg.AssetKey, set[str]] = {}
         self._asked: dict[dg.AssetKey, list[str]] = {}
-        self._keys: dict[dg.PartitionsDefinition, Sequence[str]] = {}
         self._parts = 0
 
     @property
@@ -126,25 +125,24 @@ class _Look:
     def part(self, context: dg.SensorEvaluationContext, patience_seconds: int, until: float) -> list[dg.RunRequest]:
         """Look at assets until that time, one at least; the runs that are to be asked for."""
         self._parts += 1
-        self._keys.clear()  # keys are added, by time or by hand
+        graph = _graph(context)  # anew: partitions are added, by time or by hand
         wanted: dict[str, list[dg.AssetKey]] = defaultdict(list)
         while self.left:
             if self._to_judge:
-                self._judge(context.instance, self._to_judge.pop())
+                self._judge(context.instance, graph, self._to_judge.pop())
             else:
                 key = self._to_ask.pop()
-                self._asked[key] = self._to_be_asked(context.instance, key, self._now - patience_seconds)
+                self._asked[key] = self._to_be_asked(context.instance, graph, key, self._now - patience_seconds)
                 for partition in self._asked[key]:
                     wanted[partition].append(key)
             if monotonic() > until:
                 break
-        assert context.repository_def is not None  # noqa: S101
         requests = in_ranges(
             [
                 dg.RunRequest(asset_selection=sorted(keys), partition_key=partition or None)
                 for partition, keys in sorted(wanted.items())
             ],
-            context.repository_def.assets_defs_by_key,
+            graph,
         )
         for request in requests:
             names = ", ".join(key.to_user_string() for key in request.asset_selection or ())
@@ -159,33 +157,28 @@ class _Look:
         }
         return _dumped(self._newest, watched, self._now if self._is_whole else self._before["whole"])
 
-    def _judge(self, instance: dg.DagsterInstance, key: dg.AssetKey) -> None:
+    def _judge(self, instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey) -> None:
         seen, before = self._before["seen"], self._before["watched"].get(key.to_user_string(), {})
         since = 0 if self._is_whole else seen
-        found, self._busy[key] = out_of_date(
-            instance, self._graph, key, self._ignored, since, self._gaps, before, self._keys
-        )
+        found, self._busy[key] = out_of_date(instance, graph, key, self._ignored, since, self._gaps, before)
         self._late[key] = {p: self._now if last > seen else before.get(p, self._now) for p, last in found.items()}
 
-    def _to_be_asked(self, instance: dg.DagsterInstance, key: dg.AssetKey, until: int) -> list[str]:
-        asked = _ready(instance, self._graph, key, self._late, until)
+    def _to_be_asked(self, instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, until: int) -> list[str]:
+        asked = _ready(instance, graph, key, self._late, until)
         if asked and self._parts > 1:  # what was judged in an earlier tick may have been made since
-            still, _ = out_of_date(
-                instance, self._graph, key, self._ignored, self._newest, self._gaps, asked, self._keys
-            )
+            still, _ = out_of_date(instance, graph, key, self._ignored, self._newest, self._gaps, asked)
             asked = [partition for partition in asked if partition in still]
         return asked
 
 
 def out_of_date(
     instance: dg.DagsterInstance,
-    graph: Any,
+    graph: AssetGraph,
     key: dg.AssetKey,
     ignored: Collection[dg.AssetKey],
     since: int,
     optional: Collection[dg.AssetKey] = (),
     watched: Collection[str] = (),
-    known: dict[dg.PartitionsDefinition, Sequence[str]] | None = None,
 ) -> tuple[dict[str, int], set[str]]:
     """Partitions of the asset made from older inputs than the present ones, or not made though all inputs are there.
 
@@ -194,7 +187,6 @@ def out_of_date(
         since: only what changed or was made after the event of this number is looked at; 0 for everything.
         optional: inputs whose absent partitions hold nothing back.
         watched: partitions that are looked at in any case.
-        known: keys of partitions definitions, kept from asset to asset: of a thousand days they take 20 ms to say.
 
     To be called in a `dg.partition_loading_context` of the instance, which keeps the keys of dynamic partitions.
 
@@ -202,78 +194,60 @@ def out_of_date(
         The partitions, without those that a run is making or tried in vain since their inputs changed, each with the
         number of the event by which it was last made or tried, or 0; and the partitions that a run is making.
     """
-    node = graph.get(key)
-    numbers = {parent: event_numbers(instance, parent) for parent in node.parent_keys}
+    numbers = {parent: event_numbers(instance, parent) for parent in graph.parents(key)}
     made = event_numbers(instance, key)
-    partitions = _touched(graph, key, numbers, made, since, watched, {} if known is None else known)
+    partitions = _touched(graph, key, numbers, made, since, watched)
     if not partitions:
         return {}, set()
-    definition = node.partitions_def
-    reads = upstream_partitions(graph, key, partitions)
-    attempts = attempts_at(instance, key, definition)
-    busy = _under_way(instance, {p: attempts[p] for p in attempts.keys() & reads.keys()})
-    in_vain = tried_in_vain(instance, graph, key, attempts, attempts.keys() & reads.keys())
+    reads = graph.reads(key, partitions)
+    tried = {p: attempt for p, attempt in attempts(instance, key, graph.partitions(key)).items() if p in reads}
+    busy = _under_way(instance, tried)
+    in_vain = tried_in_vain(instance, graph, key, tried, tried)
+    last_tried = {p: attempt.number for p, attempt in tried.items()}
     missing, changed = set(), set()
     for partition, read in reads.items():
         wanted = [(parent, numbers[parent].get(p)) for parent, parts in read.items() for p in parts]
         there = [number for _, number in wanted if number is not None]
         latest = max(there, default=0)
-        if partition in busy or partition in in_vain or attempts.get(partition, ("", 0))[1] > latest:
+        if partition in busy or partition in in_vain or last_tried.get(partition, 0) > latest:
             continue
         if partition not in made:
             if there and all(number is not None or parent in optional for parent, number in wanted):
                 missing.add(partition)
         elif max(latest, made[partition]) > since or partition in watched:
             changed.add(partition)
-    versions = {parent: present_versions(instance, parent) for parent in node.parent_keys if parent not in ignored}
+    versions = {parent: present_versions(instance, parent) for parent in numbers if parent not in ignored}
     for partition, inputs in recorded_inputs(instance, key, [made[partition] for partition in changed]).items():
         present = inputs_of({parent: reads[partition][parent] for parent in versions}, versions)
         if any(inputs[name] != present[name] for name in inputs.keys() & present.keys()):
             missing.add(partition)
-    return {p: max(made.get(p, 0), attempts.get(p, ("", 0))[1]) for p in missing}, busy
+    return {p: max(made.get(p, 0), last_tried.get(p, 0)) for p in missing}, busy
 
 
 def _touched(
-    graph: Any,
+    graph: AssetGraph,
     key: dg.AssetKey,
     numbers: Mapping[dg.AssetKey, Mapping[str, int]],
     made: Mapping[str, int],
     since: int,
     watched: Collection[str],
-    known: dict[dg.PartitionsDefinition, Sequence[str]],
 ) -> list[str]:
     """The asset's partitions that were made, or read what was made, after the event of this number."""
-    definition = graph.get(key).partitions_def
-    partitions = _keys(definition, known)
-    if not since:
-        return list(partitions) if any((made, *numbers.values())) else []
-    touched = {*watched, *(partition for partition, number in made.items() if number > since)}
-    for parent, of_parent in numbers.items():
-        if not (new := {partition for partition, number in of_parent.items() if number > since}):
-            continue
-        theirs = graph.get(parent).partitions_def
-        if definition is None or theirs is None:
-            return list(partitions)
-        mapping = graph.get_partition_mapping(key, parent_asset_key=parent)
-        read = theirs.subset_with_partition_keys(new.intersection(_keys(theirs, known)))
-        reading = mapping.get_downstream_partitions_for_partitions(read, theirs, definition)
-        touched.update(reading.get_partition_keys())
-    return [partition for partition in partitions if partition in touched]
+    if not since and not any((made, *numbers.values())):
+        return []
+    touched = {*watched, *_after(made, since)}
+    for parent, of_parent in numbers.items() if since else ():
+        touched.update(graph.reading(key, parent, _after(of_parent, since)))
+    return [partition for partition in graph.partition_keys(key) if not since or partition in touched]
 
 
-def _keys(
-    definition: dg.PartitionsDefinition | None, known: dict[dg.PartitionsDefinition, Sequence[str]]
-) -> Sequence[str]:
-    if definition is None:
-        return [NO_PARTITION]
-    if definition not in known:
-        known[definition] = definition.get_partition_keys()
-    return known[definition]
+def _after(numbers: Mapping[str, int], since: int) -> set[str]:
+    return {partition for partition, number in numbers.items() if number > since}
 
 
 def _ready(
     instance: dg.DagsterInstance,
-    graph: Any,
+    graph: AssetGraph,
     key: dg.AssetKey,
     late: Mapping[dg.AssetKey, Mapping[str, int]],
     until: int,
@@ -281,11 +255,8 @@ def _ready(
     """Of the partitions that are out of date since `until` or longer, those that need not wait for what they read."""
     since = late[key]
     due = [partition for partition, first in since.items() if first <= until]
-    parents = graph.get(key).parent_keys if due else ()
-    making = {
-        parent: _under_way(instance, attempts_at(instance, parent, graph.get(parent).partitions_def))
-        for parent in parents
-    }
+    parents = graph.parents(key) if due else ()
+    making = {parent: _under_way(instance, attempts(instance, parent, graph.partitions(parent))) for parent in parents}
 
     def waits(partition: str, parent: dg.AssetKey, read: str) -> bool:
         # For one that went out of date later it would wait without end where that changes again and again.
@@ -293,15 +264,20 @@ def _ready(
 
     return [
         partition
-        for partition, reads in upstream_partitions(graph, key, due).items()
+        for partition, reads in graph.reads(key, due).items()
         if not any(waits(partition, parent, read) for parent, parts in reads.items() for read in parts)
     ]
 
 
-def _under_way(instance: dg.DagsterInstance, attempts: Attempts) -> set[str]:
+def _under_way(instance: dg.DagsterInstance, tried: Attempts) -> set[str]:
     """The partitions whose run has not finished."""
-    runs = {run_id: instance.get_run_by_id(run_id) for run_id, _ in attempts.values()}
-    return {partition for partition, (run_id, _) in attempts.items() if (run := runs[run_id]) and not run.is_finished}
+    runs = {run_id: instance.get_run_by_id(run_id) for run_id in {attempt.run_id for attempt in tried.values()}}
+    return {p for p, attempt in tried.items() if (run := runs[attempt.run_id]) and not run.is_finished}
+
+
+def _graph(context: dg.SensorEvaluationContext) -> AssetGraph:
+    assert context.repository_def is not None  # noqa: S101 - what targets assets has one
+    return graph_of(context.repository_def)
 
 
 def _dumped(seen: int, watched: Mapping[dg.AssetKey, Mapping[str, int]], whole: int) -> str:

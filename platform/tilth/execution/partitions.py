@@ -18,10 +18,11 @@ from typing import Any
 
 import dagster as dg
 
+from tilth._dagster.step_events import planned_materializations
 from tilth.execution.compute import requested
 from tilth.execution.shared_frames import Frame, SharedFrame, Sliced, share
 from tilth.execution.workers import Outcome, UnusableFunctionError, attempt, in_processes
-from tilth.versioning.partitions import end_without_recording, planned_materializations, record_partition
+from tilth.versioning.partitions import end_without_recording, record_partition
 
 PROGRESS_SECONDS = 5.0
 # So many of the failed partitions the step's error lists; its metadata has all of them.

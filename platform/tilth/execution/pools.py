@@ -13,6 +13,9 @@ from typing import Any
 
 import dagster as dg
 
+from tilth._dagster.asset_graph import graph_of
+from tilth._dagster.event_log import set_pool_limit
+
 _POOLS = "pools"
 
 
@@ -38,12 +41,11 @@ def apply_pool_limits(definitions: dg.Definitions, instance: dg.DagsterInstance)
     """
     declared: Any = definitions.metadata.get(_POOLS)
     limits: dict[str, int] = declared.value if declared else {}
-    graph = definitions.resolve_asset_graph()
-    used = {pool for key in graph.get_all_asset_keys() for pool in graph.get(key).pools or ()}
+    used = graph_of(definitions).pools
     if unknown := sorted(limits.keys() - used):
         raise ValueError(f"No asset is in the pool {unknown[0]!r}; they are in {', '.join(sorted(used)) or 'none'}.")
     for pool, limit in limits.items():
-        instance.event_log_storage.set_concurrency_slots(pool, limit)
+        set_pool_limit(instance, pool, limit)
     return limits
 
 

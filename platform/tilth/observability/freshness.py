@@ -2,8 +2,6 @@
 
 Dagster's `FreshnessPolicy` is of an asset: a backfill of an old day makes it fresh, while the day that landed this
 morning waits. Here each partition is judged by itself (`tilth.versioning.staleness`).
-
-What here is not Dagster's public API docs/upgrading.md names.
 """
 
 import hashlib
@@ -16,8 +14,9 @@ from typing import Any
 
 import dagster as dg
 
+from tilth._dagster.asset_graph import AssetGraph, graph_of, graph_of_run
 from tilth._dagster.connections import kept_connections
-from tilth._dagster.event_log import NO_PARTITION, event_numbers
+from tilth._dagster.event_log import attempts, event_numbers, newest_event
 from tilth.execution.timeouts import seconds
 from tilth.versioning.staleness import Arrivals, Late, LatePartitions, Memory, late_partitions
 
@@ -68,7 +67,7 @@ def partition_lag_checks(
     memory = Memory()
 
     def look(
-        instance: dg.DagsterInstance, graph: Any, keys: Sequence[dg.AssetKey], arrivals: Arrivals
+        instance: dg.DagsterInstance, graph: AssetGraph, keys: Sequence[dg.AssetKey], arrivals: Arrivals
     ) -> LatePartitions:
         return late_partitions(instance, graph, keys, arrivals, optional, reference, memory)
 
@@ -81,8 +80,7 @@ def partition_lag_checks(
             automation_condition=dg.AutomationCondition.newly_requested().with_label(f"evaluated by {name}"),
         )
         def lag(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-            # The job's own graph ends at the inputs of what it makes.
-            graph = context.job_def.asset_layer.asset_graph.source_asset_graph
+            graph = graph_of_run(context)
             late = look(context.instance, graph, [key], waiting(context.instance) if waiting else {})
             return dg.AssetCheckResult(**_result(context.instance, graph, late[key], time.time(), limits))
 
@@ -97,7 +95,7 @@ def partition_lag_checks(
     def lags(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         repository, instance, now, last = context.repository_def, context.instance, time.time(), _cursor(context)
         assert repository is not None  # noqa: S101 - what evaluates a sensor has one
-        graph, newest = repository.asset_graph, instance.event_log_storage.get_maximum_record_id() or 0
+        graph, newest = graph_of(repository), newest_event(context)
         arrivals = waiting(instance) if waiting else {}
         arrived = _digest(arrivals)
         # A clock that was set back would put off what is due.
@@ -124,7 +122,7 @@ def partition_lag_checks(
 
 
 def _result(
-    instance: dg.DagsterInstance, graph: Any, late: Mapping[str, Late], now: float, limits: tuple[int, int]
+    instance: dg.DagsterInstance, graph: AssetGraph, late: Mapping[str, Late], now: float, limits: tuple[int, int]
 ) -> dict[str, Any]:
     """What is the same of a check's result and of its evaluation."""
     if not late:
@@ -155,16 +153,11 @@ def _result(
 
 
 def _state_of(
-    instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey, partition: str, since: float, now: float
+    instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, partition: str, since: float, now: float
 ) -> tuple[str, str | None]:
     """What happens to the partition, in words; and the id of the run in which it does."""
-    storage, made = instance.event_log_storage, event_numbers(instance, key)
-    if graph.get(key).partitions_def is None:
-        planned = storage.get_latest_planned_materialization_info(key)
-        run_id = planned.run_id if planned and planned.storage_id > made.get(NO_PARTITION, 0) else ""
-    else:
-        attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
-        run_id = attempts.get(partition, ("", 0))[0]
+    attempt = attempts(instance, key, graph.partitions(key)).get(partition)
+    run_id = attempt.run_id if attempt else ""
     record = instance.get_run_record_by_id(run_id) if run_id else None
     if record and not record.dagster_run.is_finished:
         verb = "waits in the queue" if record.dagster_run.status == dg.DagsterRunStatus.QUEUED else "is being made"
@@ -174,7 +167,7 @@ def _state_of(
         # A run can succeed without what it was to make: a step that is conditional made nothing.
         verb = _ENDS.get(record.dagster_run.status, "was not made")
         return f"{verb} {_duration(now - ended)} ago in run {run_id[:8]}", run_id
-    return "was not asked for since" if partition in made else "was never asked for", None
+    return "was not asked for since" if partition in event_numbers(instance, key) else "was never asked for", None
 
 
 def _duration(elapsed: float) -> str:

@@ -1,7 +1,6 @@
 """What is wrong now, read from what Dagster stores: checks, freshness, partitions that failed, runs that failed.
 
 Nothing is remembered from look to look: an incident is a state that is found, under the same key as long as it lasts.
-What is asked of the event log is no public API of Dagster: docs/upgrading.md names this file.
 """
 
 import hashlib
@@ -9,12 +8,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from tilth._dagster.event_log import NO_PARTITION
+from tilth._dagster.asset_graph import AssetGraph, graph_of
+from tilth._dagster.event_log import (
+    NO_PARTITION,
+    failed_check_partitions,
+    freshness_states,
+    latest_checks,
+    latest_evaluation,
+)
 from tilth._dagster.runs import Ended, Made, Runs, failed_partitions
 
 ERROR, WARNING, INFO = "ERROR", "WARNING", "INFO"
@@ -67,8 +71,8 @@ def look(
         label: the repository as Dagster's runs are tagged with it; None for the runs of any.
         now: the time, in seconds of Unix time.
     """
-    graph, runs, found = repository.asset_graph, Runs(instance, label, now), Look()
-    ours, jobs = graph.materializable_asset_keys, {name for name in repository.job_names if not name.startswith("__")}
+    graph, runs, found = graph_of(repository), Runs(instance, label, now), Look()
+    ours, jobs = graph.materializable, {name for name in repository.job_names if not name.startswith("__")}
     if failed is not None:
         candidates = runs.known([*failed, *(run for kind, _, run in open_ones.values() if kind == RUN)])
         made = {key for run in candidates for key in runs.failure(run).steps if isinstance(key, dg.AssetKey)}
@@ -87,10 +91,10 @@ def look(
     return found
 
 
-def _freshness(instance: dg.DagsterInstance, graph: Any, found: Look) -> None:
-    policies = {node.key: node.freshness_policy for node in graph.asset_nodes if node.freshness_policy}
-    for key, record in instance.get_freshness_state_records(sorted(policies)).items():
-        name, state = key.to_user_string(), record.freshness_state.value
+def _freshness(instance: dg.DagsterInstance, graph: AssetGraph, found: Look) -> None:
+    policies = {key: policy for key in graph.keys if (policy := graph.freshness_policy(key))}
+    for key, state in freshness_states(instance, policies).items():
+        name = key.to_user_string()
         incident = f"{FRESHNESS} {name}"
         if state == "UNKNOWN":
             found.unclear.add(incident)
@@ -107,53 +111,48 @@ def _freshness(instance: dg.DagsterInstance, graph: Any, found: Look) -> None:
         found.found(Incident(incident, FRESHNESS, level, _text(lines), name))
 
 
-def _policy(policy: Any, state: str) -> str:
+def _policy(policy: dg.FreshnessPolicy, state: str) -> str:
     if window := getattr(policy, f"{state.lower()}_window", None):
         hours = window.to_timedelta().total_seconds() / 3600
         return f"made again within {hours:.3g} hours"
     if cron := getattr(policy, "deadline_cron", None):
-        return f"made by the deadline {cron} ({policy.timezone})"
+        return f"made by the deadline {cron} ({getattr(policy, 'timezone', 'UTC')})"
     return type(policy).__name__
 
 
-def _checks(instance: dg.DagsterInstance, graph: Any, runs: Runs, found: Look, died: Mapping[str, list[Made]]) -> None:
-    storage = instance.event_log_storage
-    latest = storage.get_latest_asset_check_execution_by_key(sorted(graph.asset_check_keys))
-    ended = runs.ended(record.run_id for record in latest.values() if record.status.value == "PLANNED")
-    for key, record in latest.items():
+def _checks(
+    instance: dg.DagsterInstance, graph: AssetGraph, runs: Runs, found: Look, died: Mapping[str, list[Made]]
+) -> None:
+    latest = latest_checks(instance, graph.checks)
+    ended = runs.ended(run.run_id for run in latest.values() if run.evaluation is None)
+    for key, run in latest.items():
         partitions: list[str] = []
-        if graph.get(key).partitions_def:
-            infos = storage.get_asset_check_partition_info([key])
-            of_status = {info.partition_key: info.latest_execution_status.value for info in infos}
-            partitions = sorted(str(name) for name, status in of_status.items() if status == "FAILED")
-            if "PLANNED" in of_status.values():
+        if graph.partitions(key):
+            partitions, planned = failed_check_partitions(instance, key)
+            if planned:
                 found.unclear.add(_check_name(key))
-            record = _evaluated(storage, key, "FAILED") if partitions else None
-        elif record.status.value == "PLANNED":
+            evaluated = latest_evaluation(instance, key, failed=True) if partitions else None
+        elif run.evaluation is None:
             found.unclear.add(_check_name(key))
-            if ended[record.run_id] is Ended.FAILED:
-                failure, name = runs.failure(record.run_id), key.asset_key.to_user_string()
+            if ended[run.run_id] is Ended.FAILED:
+                failure, name = runs.failure(run.run_id), key.asset_key.to_user_string()
                 made_with_asset = failure.steps.get(key, set()) & failure.steps.get(key.asset_key, set())
                 if (error := failure.of(key)) and not made_with_asset:
-                    lines = [f"{name}: the check {key.name} could not be evaluated", error, _run(runs, record.run_id)]
-                    found.found(_check(graph, key, ERROR, lines, record.run_id))
+                    lines = [f"{name}: the check {key.name} could not be evaluated", error, _run(runs, run.run_id)]
+                    found.found(_check(graph, key, ERROR, lines, run.run_id))
                     continue
                 if not error and failure.of_the_run:
-                    died[record.run_id].append(key)
-            record = _evaluated(storage, key, "FAILED", "SUCCEEDED")
-        if record and record.status.value == "FAILED" and (said := record.evaluation):
+                    died[run.run_id].append(key)
+            evaluated = latest_evaluation(instance, key, failed=False)
+        else:
+            evaluated = run
+        if evaluated and (said := evaluated.evaluation) and not said.passed:
             named = f" for {_names(partitions)}" if partitions else ""
             lines = [f"{key.asset_key.to_user_string()}: the check {key.name} failed{named}", said.description or ""]
-            if runs.known([record.run_id]):
-                lines.append(_run(runs, record.run_id))
+            if runs.known([evaluated.run_id]):
+                lines.append(_run(runs, evaluated.run_id))
             level = WARNING if said.severity is dg.AssetCheckSeverity.WARN else ERROR
-            found.found(_check(graph, key, level, lines, record.run_id, partitions))
-
-
-def _evaluated(storage: Any, key: dg.AssetCheckKey, *statuses: str) -> Any:
-    """The latest evaluation of the check that ended like this."""
-    wanted = {AssetCheckExecutionRecordStatus(status) for status in statuses}
-    return next(iter(storage.get_asset_check_execution_history(key, limit=1, status=wanted)), None)
+            found.found(_check(graph, key, level, lines, evaluated.run_id, partitions))
 
 
 def _check_name(key: dg.AssetCheckKey) -> str:
@@ -161,16 +160,21 @@ def _check_name(key: dg.AssetCheckKey) -> str:
 
 
 def _check(
-    graph: Any, key: dg.AssetCheckKey, level: str, lines: list[str], run: str, partitions: Sequence[str] = ()
+    graph: AssetGraph, key: dg.AssetCheckKey, level: str, lines: list[str], run: str, partitions: Sequence[str] = ()
 ) -> Incident:
     text, asset = _text([*lines, _owners(graph, [key.asset_key])]), key.asset_key.to_user_string()
     return Incident(_check_name(key), CHECK, level, text, asset, run or "", tuple(partitions))
 
 
 def _materializations(
-    instance: dg.DagsterInstance, graph: Any, key: dg.AssetKey, runs: Runs, found: Look, died: Mapping[str, list[Made]]
+    instance: dg.DagsterInstance,
+    graph: AssetGraph,
+    key: dg.AssetKey,
+    runs: Runs,
+    found: Look,
+    died: Mapping[str, list[Made]],
 ) -> None:
-    failed = failed_partitions(instance, graph.get(key).partitions_def, key, runs)
+    failed = failed_partitions(instance, graph.partitions(key), key, runs)
     newest = sorted(set(failed.values()), key=runs.end_of, reverse=True)[:_LOOKED_INTO]
     failures = {run: runs.failure(run) for run in newest}
     for run, failure in failures.items():
@@ -185,7 +189,7 @@ def _materializations(
         found.found(Incident(f"{MATERIALIZATION} {name}", MATERIALIZATION, ERROR, text, name, own, tuple(partitions)))
 
 
-def _died(graph: Any, runs: Runs, run_id: str, unmade: Sequence[Made]) -> Incident:
+def _died(graph: AssetGraph, runs: Runs, run_id: str, unmade: Sequence[Made]) -> Incident:
     job, failure = runs.job(run_id), runs.failure(run_id)
     assets = sorted({key.asset_key if isinstance(key, dg.AssetCheckKey) else key for key in unmade})
     selected = sorted(str(key.to_user_string()) for key in failure.steps)
@@ -215,8 +219,8 @@ def _run(runs: Runs, run_id: str) -> str:
     return f"Run {run_id}" + ("" if (job := runs.job(run_id)).startswith("__") else f" of {job}") + "."
 
 
-def _owners(graph: Any, keys: Iterable[dg.AssetKey]) -> str:
-    owners = sorted({owner for key in keys if graph.has(key) for owner in graph.get(key).owners})
+def _owners(graph: AssetGraph, keys: Iterable[dg.AssetKey]) -> str:
+    owners = sorted({owner for key in keys if key in graph for owner in graph.owners(key)})
     return f"Owners: {', '.join(owners)}." if owners else ""
 
 

@@ -1,16 +1,14 @@
-"""What past runs say of how long a step takes: the seconds and CPU seconds of an op by how many partitions it made.
-
-How the event log keeps past runs is not Dagster's public API: docs/upgrading.md names this file.
-"""
+"""What past runs say of how long a step takes: the seconds and CPU seconds of an op by how many partitions it made."""
 
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import dagster as dg
+
+from tilth._dagster.run_stats import StepStats, runs_that_made, step_stats
 
 # A past run's steps are read whole, so only of so many runs; they are found among this many materializations.
 _RUNS, _MATERIALIZATIONS = 20, 2000
@@ -34,25 +32,13 @@ class Work:
     cpu_seconds: float | None
 
 
-def past_work(instance: dg.DagsterInstance, ops: Iterable[Op]) -> tuple[dict[Op, list[Work]], float]:
-    """Of each op its work in the newest runs that made an asset of it, and in the one that made the most partitions.
-
-    Returns:
-        The work, of steps that succeeded; and the seconds that runs took beside their steps, from the start of the
-        run's process on: the median of those that succeeded whole, 0 where there is none.
+def past_work(instance: dg.DagsterInstance, ops: Iterable[Op]) -> dict[Op, list[Work]]:
+    """Of each op its work in the newest runs that made an asset of it, and in the one that made the most partitions;
+    of steps that succeeded.
     """
     runs_of = {op: set[str]().union(*(_runs(instance, key) for key in op)) for op in ops}
-    runs = set[str]().union(*runs_of.values())
-    steps_of = {run: instance.get_run_step_stats(run) for run in runs}
-    beside = []
-    for run, steps in steps_of.items():
-        stats: Any = instance.get_run_stats(run)
-        began = stats.launch_time or stats.start_time
-        if began and stats.end_time and all(_succeeded(step) for step in steps):
-            # Steps side by side may add up to more than the run took.
-            beside.append(max(0.0, stats.end_time - began - sum(_seconds(step) for step in steps)))
-    work = {op: [found for run in runs_of[op] if (found := _work(op, steps_of[run])) is not None] for op in runs_of}
-    return work, statistics.median(beside) if beside else 0.0
+    steps_of = {run: step_stats(instance, run) for run in set[str]().union(*runs_of.values())}
+    return {op: [found for run in runs if (found := _work(op, steps_of[run]))] for op, runs in runs_of.items()}
 
 
 def fitted(past: Sequence[tuple[int, float]]) -> Callable[[int], float] | None:
@@ -77,29 +63,17 @@ def fitted(past: Sequence[tuple[int, float]]) -> Callable[[int], float] | None:
 
 
 def _runs(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[str]:
-    made = instance.get_asset_event_summary_records(
-        dg.DagsterEventType.ASSET_MATERIALIZATION, asset_key=key, limit=_MATERIALIZATIONS
-    )
-    sizes = Counter(event.run_id for event in made if event.run_id)
+    sizes = runs_that_made(instance, key, limit=_MATERIALIZATIONS)
     # A day's runs say little of what a year takes, and would soon be the only ones looked at.
     return [run for run, _ in [*[*sizes.items()][:_RUNS], *sizes.most_common(1)]]
 
 
-def _succeeded(step: Any) -> bool:
-    return step.status is not None and step.status.value == "SUCCESS" and bool(step.start_time and step.end_time)
-
-
-def _seconds(step: Any) -> float:
-    return step.end_time - step.start_time
-
-
-def _work(op: Collection[dg.AssetKey], steps: Sequence[Any]) -> Work | None:
+def _work(op: Collection[dg.AssetKey], steps: Sequence[StepStats]) -> Work | None:
     made: dict[dg.AssetKey, list[dg.AssetMaterialization]] = defaultdict(list)
     nodes = set()
-    for step in filter(_succeeded, steps):
-        for event in step.materialization_events:
-            materialization = event.asset_materialization
-            if materialization and materialization.asset_key in op:
+    for step in (step for step in steps if step.seconds is not None):
+        for materialization in step.materializations:
+            if materialization.asset_key in op:
                 made[materialization.asset_key].append(materialization)
                 nodes.add(_node(step))
     if not made:
@@ -107,14 +81,14 @@ def _work(op: Collection[dg.AssetKey], steps: Sequence[Any]) -> Work | None:
     cpu = [_cpu_seconds(of_asset) for of_asset in made.values()]
     return Work(
         partitions=max(len({one.partition for one in of_asset}) for of_asset in made.values()),
-        seconds=sum(_seconds(step) for step in steps if _node(step) in nodes and _succeeded(step)),
+        seconds=sum(step.seconds or 0.0 for step in steps if _node(step) in nodes),
         # Each asset of a multi-asset carries what the whole step had used when it was stored: the last one the most.
         cpu_seconds=None if None in cpu else max(seconds for seconds in cpu if seconds is not None),
     )
 
 
-def _node(step: Any) -> str:
-    return step.step_key.partition(".")[0]  # of an asset made by a graph, several steps
+def _node(step: StepStats) -> str:
+    return step.key.partition(".")[0]  # of an asset made by a graph, several steps
 
 
 def _cpu_seconds(made: Sequence[dg.AssetMaterialization]) -> float | None:

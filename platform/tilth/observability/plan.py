@@ -1,4 +1,4 @@
-"""What a backfill would be, before anyone starts it: runs, steps, pods, and by past runs how long and how much.
+"""How long a backfill would take and what it would cost, by what past runs took, before anyone starts it.
 
 `python -m tilth.observability.plan <definitions module> --select "<asset selection>" --partition-range FIRST...LAST`
 prints it.
@@ -8,202 +8,168 @@ import argparse
 import importlib
 import sys
 from collections import defaultdict
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
 
-from tilth.observability.backfill_runs import Group, backfill_runs
+from tilth._dagster.asset_graph import AssetGraph, graph_of
+from tilth._dagster.event_log import NO_PARTITION
 from tilth.observability.past_runs import Work, fitted, past_work
 
 
 @dataclass(frozen=True)
 class Op:
-    """An op of a group's runs: in each run its steps and those of them with a pod of their own on Kubernetes, and by
-    `past` runs the seconds of wall clock and of CPU, one figure per run of the group; None where no past run tells.
+    """An op that makes some of the assets, the partitions that it makes of them (1 where there are none), and by `past`
+    runs the seconds of wall clock and of CPU that it takes for all of them; None where no past run tells.
     """
 
-    group: Group
     assets: tuple[str, ...]
-    steps: int
-    pods: int
+    partitions: int
     past: tuple[Work, ...]
-    seconds: tuple[float, ...] | None
-    cpu_seconds: tuple[float, ...] | None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A backfill's runs and what they do; sums leave out what no past run tells.
-
-    `run_seconds` is what a run takes beside its steps, `at_once` how many runs the instance lets run together (None
-    without a limit), `left_out` by asset how many partitions Dagster's backfill leaves though they read from what
-    it makes; 0 where it makes none of the asset.
-    """
-
-    groups: tuple[Group, ...]
-    ops: tuple[Op, ...]
-    run_seconds: float
-    at_once: int | None
-    left_out: dict[str, int]
-
-    @property
-    def runs(self) -> int:
-        return sum(len(group.runs) for group in self.groups)
-
-    @property
-    def steps(self) -> int:
-        return sum(len(op.group.runs) * op.steps for op in self.ops)
-
-    @property
-    def step_pods(self) -> int:
-        """Pods on Kubernetes beside the one of each run."""
-        return sum(len(op.group.runs) * op.pods for op in self.ops)
-
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """Assets that no past run made."""
-        return tuple(asset for op in self.ops if op.seconds is None for asset in op.assets)
-
-    @property
-    def step_seconds(self) -> float:
-        return sum(sum(op.seconds or ()) for op in self.ops)
-
-    @property
-    def cpu_seconds(self) -> float | None:
-        """None where no past materialization says how much CPU it took."""
-        known = [sum(op.cpu_seconds) for op in self.ops if op.cpu_seconds is not None]
-        return sum(known) if known else None
-
-    def seconds(self, at_once: int = 1) -> float:
-        """How long it takes with so many runs at once and the steps of a run one after another. With several this is
-        the least: each stage's runs shared out evenly, but never less than its longest run.
-        """
-        stages: dict[int, list[float]] = defaultdict(list)
-        for group in self.groups:
-            ops = [op.seconds for op in self.ops if op.group is group and op.seconds is not None]
-            stages[group.stage] += [
-                self.run_seconds + sum(seconds[run] for seconds in ops) for run in range(len(group.runs))
-            ]
-        return sum(max(max(runs), sum(runs) / at_once) for runs in stages.values())
+    seconds: float | None
+    cpu_seconds: float | None
 
 
 def plan(
     definitions: dg.Definitions, instance: dg.DagsterInstance, selection: str, partitions: tuple[str, str] | None = None
-) -> Plan:
-    """The runs that a backfill of the selection would be, and by past runs how long they take. It starts nothing.
+) -> list[Op]:
+    """The ops of a backfill of the selection, upstream before downstream, and by past runs how long they take. It
+    starts nothing.
 
     Args:
         selection: in Dagster's language, such as `group:raw` or `key:"raw/flights"+`.
         partitions: the first and last of the assets with partitions that the selection begins with; downstream of them
-            the partitions that read from these are made, as by Dagster. None where no asset has partitions.
+            the partitions count that read from these. None where no asset has partitions.
 
     Raises:
         ValueError: a selection that cannot be read, is empty or begins with different partitions; a range that is
             missing, not called for, reversed or not of the asset.
     """
-    graph = definitions.resolve_asset_graph()
-    selected = _selected(graph, selection)
-    groups, left_out = backfill_runs(graph, instance, selected, partitions)
-    ops = [(group, keys) for group in groups for keys in _ops(graph, group)]
-    past, run_seconds = past_work(instance, [frozenset(keys) for _, keys in ops])
-    queue = instance.get_concurrency_config().run_queue_config
-    nothing_made = selected.difference(*(group.assets for group in groups))
-    return Plan(
-        groups=tuple(groups),
-        ops=tuple(_op(graph, group, keys, past[frozenset(keys)]) for group, keys in ops),
-        run_seconds=run_seconds,
-        at_once=queue.max_concurrent_runs if queue and queue.max_concurrent_runs > 0 else None,
-        left_out={key.to_user_string(): left_out.get(key, 0) for key in sorted({*left_out, *nothing_made})},
-    )
+    graph = graph_of(definitions)
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        targets = _targets(graph, _selected(graph, selection), partitions)
+    ops: dict[Hashable, list[dg.AssetKey]] = defaultdict(list)
+    for key in targets:
+        ops[graph.op(key)].append(key)
+    past = past_work(instance, [frozenset(keys) for keys in ops.values()])
+    return [_op(graph, keys, targets, past[frozenset(keys)]) for keys in ops.values()]
 
 
-def _selected(graph: Any, selection: str) -> set[dg.AssetKey]:
+def _selected(graph: AssetGraph, selection: str) -> set[dg.AssetKey]:
     try:
-        found = dg.AssetSelection.from_string(selection).resolve(graph)
+        found = graph.resolve(dg.AssetSelection.from_string(selection))
     except dg.DagsterError as error:
         why = str(error).rstrip(".")
         raise ValueError(
             f"The selection {selection!r} cannot be read ({why}). Write for example group:NAME, or "
             'key:"NAME"+ for an asset and all downstream of it, with "or" between.'
         ) from error
-    if selected := {key for key in found if graph.get(key).is_materializable}:
+    if selected := {*found & graph.materializable}:
         return selected
-    groups = sorted({graph.get(key).group_name for key in graph.materializable_asset_keys})
+    groups = sorted({graph.group(key) for key in graph.materializable})
     raise ValueError(
         f"The selection {selection!r} selects no asset that can be made. The groups are {', '.join(groups)}; "
         "`dg list defs --assets '...'` tries a selection."
     )
 
 
-def _ops(graph: Any, group: Group) -> list[list[dg.AssetKey]]:
-    """The group's assets by the op that makes them."""
-    ops: dict[int, list[dg.AssetKey]] = defaultdict(list)
-    for key in group.assets:
-        ops[id(graph.get(key).assets_def)].append(key)
-    return [*ops.values()]
+def _targets(
+    graph: AssetGraph, selected: set[dg.AssetKey], partitions: tuple[str, str] | None
+) -> dict[dg.AssetKey, Collection[str]]:
+    """By asset, upstream before downstream, its partitions that are made; an asset of which none is left out."""
+    cut = {key for key in selected if graph.partitions(key)}
+    roots = sorted(key for key in cut if not graph.parents(key) & (cut - {key}))
+    if not roots and partitions:
+        named = ", ".join(sorted(key.to_user_string() for key in selected))
+        raise ValueError(f"{named}: nothing that is selected has partitions; leave {partitions[0]!r} out.")
+    for other in roots:
+        if graph.partitions(other) != graph.partitions(roots[0]):
+            raise ValueError(
+                f"The selection begins with {roots[0].to_user_string()} and {other.to_user_string()}, whose partitions "
+                "are not the same, so that no range is for both. Plan them, and backfill them, one after the other."
+            )
+    wanted = _range(roots[0].to_user_string(), graph.partitions(roots[0]), partitions) if roots else []
+    made: dict[dg.AssetKey, Collection[str]] = {}
+    for key in (key for key in graph.keys if key in selected):
+        if key not in cut:
+            made[key] = [NO_PARTITION]
+        elif key in roots:
+            made[key] = wanted
+        elif reading := {
+            p for parent in graph.parents(key) & made.keys() for p in graph.reading(key, parent, made[parent])
+        }:
+            made[key] = reading
+    return made
 
 
-def _op(graph: Any, group: Group, keys: list[dg.AssetKey], past: list[Work]) -> Op:
-    inner = [*graph.get(keys[0]).assets_def.node_def.iterate_op_defs()]  # several, where a graph makes the asset
-    seconds = fitted([(work.partitions, work.seconds) for work in past])
-    cpu = fitted([(work.partitions, work.cpu_seconds) for work in past if work.cpu_seconds is not None])
+def _range(asset: str, definition: dg.PartitionsDefinition | None, partitions: tuple[str, str] | None) -> list[str]:
+    assert definition is not None  # noqa: S101 - of an asset with partitions
+    there = definition.get_partition_keys()
+    has = f"it has {len(there)}, {there[0]} to {there[-1]}" if there else "it has none yet"
+    if partitions is None:
+        raise ValueError(f"{asset} has partitions: {has}. Say which one, or the first and last of a range.")
+    for partition in partitions:
+        if partition not in there:
+            raise ValueError(f"{asset} has no partition {partition!r}: {has}. Choose among those.")
+    found = [*definition.get_partition_keys_in_range(dg.PartitionKeyRange(*partitions))]
+    if not found:
+        reversed_range = "...".join(partitions)
+        raise ValueError(
+            f"{asset}: the range {reversed_range} ends before it begins; give the earlier partition first."
+        )
+    return found
+
+
+def _op(
+    graph: AssetGraph, keys: list[dg.AssetKey], targets: Mapping[dg.AssetKey, Collection[str]], past: list[Work]
+) -> Op:
+    partitions = len({partition for key in keys for partition in targets[key]})
+    runs, rest = divmod(partitions, graph.partitions_per_run(keys[0]) or partitions)
+
+    def of_all(took: Sequence[tuple[int, float]]) -> float | None:
+        of_one = fitted(took)
+        if of_one is None:
+            return None
+        return runs * of_one(graph.partitions_per_run(keys[0]) or partitions) + (of_one(rest) if rest else 0.0)
+
     return Op(
-        group=group,
         assets=tuple(key.to_user_string() for key in keys),
-        steps=len(inner),
-        pods=sum("dagster-k8s/config" in op.tags for op in inner),
+        partitions=partitions,
         past=tuple(past),
-        seconds=tuple(seconds(len(run)) for run in group.runs) if seconds else None,
-        cpu_seconds=tuple(cpu(len(run)) for run in group.runs) if cpu else None,
+        seconds=of_all([(work.partitions, work.seconds) for work in past]),
+        cpu_seconds=of_all([(work.partitions, work.cpu_seconds) for work in past if work.cpu_seconds is not None]),
     )
 
 
-def _table(plan: Plan) -> list[str]:
+def _table(ops: Sequence[Op]) -> list[str]:
     """A line per op."""
-    rows = [("stage", "runs", "assets", "partitions", "steps", "estimated", "from past runs, of partitions")]
-    for group in plan.groups:
-        runs = f"{len(group.runs)}{' or more' if group.or_more else ''}"
-        made = f"{sum(len(run) for run in group.runs)}"
-        stage = f"{group.stage}"
-        for op in (op for op in plan.ops if op.group is group):
-            assets = op.assets[0] + (f" and {len(op.assets) - 1} more" if op.assets[1:] else "")
-            took = "unknown" if op.seconds is None else _time(sum(op.seconds))
-            sizes = sorted({work.partitions for work in op.past})
-            span = "" if not sizes else f", of {sizes[0]}" + (f" to {sizes[-1]}" if sizes[1:] else "")
-            rows.append(
-                (stage, runs, assets, made, f"{len(group.runs) * op.steps}", took, f"{len(op.past) or 'none'}{span}")
-            )
-            stage = runs = ""
+    rows = [("assets", "partitions", "estimated", "from past runs, of partitions")]
+    for op in ops:
+        assets = op.assets[0] + (f" and {len(op.assets) - 1} more" if op.assets[1:] else "")
+        took = "unknown" if op.seconds is None else _time(op.seconds)
+        sizes = sorted({work.partitions for work in op.past})
+        span = "" if not sizes else f", of {sizes[0]}" + (f" to {sizes[-1]}" if sizes[1:] else "")
+        rows.append((assets, f"{op.partitions}", took, f"{len(op.past) or 'none'}{span}"))
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _sums(plan: Plan, price_per_hour: float | None) -> list[str]:
-    more = "at least " if any(group.or_more for group in plan.groups) else ""
-    least = "at least " if more or plan.unknown else ""
-    pods = f"{plan.runs + plan.step_pods} ({plan.runs} of runs, {plan.step_pods} of steps)"
-    lines = [f"runs      {more}{plan.runs}", f"steps     {more}{plan.steps}", f"pods on Kubernetes  {more}{pods}"]
-    if not any(op.past for op in plan.ops):
-        lines.append("duration  unknown: no past run made any of these assets")
-    else:
-        lines.append(f"duration  {least}{_time(plan.seconds())}, one run and one step after another")
-        if plan.at_once and plan.at_once > 1:
-            lines[-1] += f"; at least {_time(plan.seconds(plan.at_once))} with {plan.at_once} runs at once"
-        hours = plan.step_seconds / 3600
-        lines.append(f"cost      {least}{hours:.3g} machine-hours")
-        if price_per_hour is not None:
-            lines[-1] += f", {hours * price_per_hour:.2f} at {price_per_hour:g} an hour"
-        if plan.cpu_seconds is not None:
-            whole = all(op.cpu_seconds is not None for op in plan.ops)
-            lines[-1] += f"; {'' if whole else 'at least '}{plan.cpu_seconds / 3600:.3g} CPU-hours"
-        if plan.unknown:
-            lines.append(f"unknown   {', '.join(plan.unknown)}: no past run made them")
-    for asset, partitions in plan.left_out.items():
-        which = (
-            f"{partitions} partitions that read from what is made" if partitions else "reads nothing of what is made"
-        )
-        lines.append(f"left out  {asset}: {which}")
+def _sums(ops: Sequence[Op], price_per_hour: float | None) -> list[str]:
+    known = [op.seconds for op in ops if op.seconds is not None]
+    if not known:
+        return ["duration  unknown: no past run made any of these assets", "Nothing was started."]
+    unknown = [asset for op in ops if op.seconds is None for asset in op.assets]
+    least, hours = "at least " if unknown else "", sum(known) / 3600
+    lines = [f"duration  {least}{_time(sum(known))}, one step after another, and what runs take to start"]
+    lines.append(f"cost      {least}{hours:.3g} machine-hours")
+    if price_per_hour is not None:
+        lines[-1] += f", {hours * price_per_hour:.2f} at {price_per_hour:g} an hour"
+    cpu = [op.cpu_seconds for op in ops if op.cpu_seconds is not None]
+    if cpu:
+        lines[-1] += f"; {'' if len(cpu) == len(ops) else 'at least '}{sum(cpu) / 3600:.3g} CPU-hours"
+    if unknown:
+        lines.append(f"unknown   {', '.join(unknown)}: no past run made them")
     return [*lines, "Nothing was started."]
 
 
@@ -215,7 +181,7 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
-    """Print what a backfill would be, and start nothing."""
+    """Print how long a backfill would take by past runs, and start nothing."""
     arguments = argparse.ArgumentParser(prog="python -m tilth.observability.plan", description=main.__doc__)
     arguments.add_argument("module", help="the module that holds the definitions, as `defs`")
     arguments.add_argument("--select", required=True, help="assets, such as 'key:\"raw/flights\"+' or group:raw")

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from tilth._dagster.run_stats import step_stats
+from tilth._dagster.step_events import step_of
 from tilth.execution.compute import requested
 
 _INTERVAL_SECONDS = 0.1
@@ -95,10 +97,10 @@ def step_usage(context: dg.OutputContext) -> Mapping[str, float | int | str]:
     if not _sampler.samples:
         watch()
     _sampler.used_at = time.monotonic()
-    step = context.step_context
+    step = step_of(context)
     # Samples of before the process knew of the step would count for the step before it.
-    (stats,) = step.instance.get_run_step_stats(step.run_id, [step.step.key])
-    began, now = stats.start_time or time.time(), _now()
+    (stats,) = step_stats(step.instance, step.run_id, [step.key])
+    began, now = stats.began or time.time(), _now()
     samples = list(_sampler.samples)
     # The next step may begin before the thread looks again, and what this one held is not the next one's.
     _sampler.samples.append(now)
@@ -110,5 +112,5 @@ def step_usage(context: dg.OutputContext) -> Mapping[str, float | int | str]:
         "step/cpu_seconds": round(now.cpu_seconds - before.cpu_seconds, 3),
         "step/peak_memory_bytes": now.peak_bytes if grew else max([*during, now.memory_bytes]),
         "step/partitions": len(context.asset_partition_keys) if context.has_asset_partitions else 1,
-        **requested(step.step.tags),
+        **requested(step.tags),
     }

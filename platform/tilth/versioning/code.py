@@ -15,6 +15,8 @@ from typing import Any
 
 import dagster as dg
 
+from tilth._dagster.asset_graph import function_of
+
 _LENGTH = 16  # hexadecimal digits
 
 
@@ -25,7 +27,7 @@ def with_code_versions(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsD
     """
     versioned = []
     for definition in assets:
-        version = code_version(definition.op.compute_fn.decorated_fn)  # pyright: ignore[reportFunctionMemberAccess]
+        version = code_version(function_of(definition))
         versioned.append(
             definition.map_asset_specs(
                 lambda spec, version=version: spec.replace_attributes(code_version=spec.code_version or version)

@@ -12,20 +12,25 @@ The event log says which partitions are there, and which versions of their input
 Its lag counts from the oldest arrival that it does not hold; of one never made, from when the last came of what it
 needs. An arrival is followed through what has been made of it already, back to the materialization that first read it,
 so that a step forward does not start the lag anew. Content that is made again and is the same makes nothing late.
-
-What here is not Dagster's public API docs/upgrading.md names.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import dagster as dg
 
-from tilth._dagster.event_log import DATA_VERSION, NO_PARTITION, event_numbers, present_versions
-from tilth.versioning.inputs import ALL, INPUTS, Inputs, inputs_of, recorded_inputs, upstream_partitions
+from tilth._dagster.asset_graph import AssetGraph, Reads
+from tilth._dagster.event_log import (
+    Materialization,
+    event_numbers,
+    newest_materializations,
+    newest_number,
+    present_versions,
+)
+from tilth.versioning.inputs import ALL, INPUTS, Inputs, inputs_of, recorded_inputs
 
 Arrivals = Mapping[dg.AssetKey, Mapping[str, float]]
 """By asset and partition, since when (seconds of the epoch) something is there that the asset does not hold yet."""
@@ -52,7 +57,7 @@ LatePartitions = dict[dg.AssetKey, dict[str, Late]]
 
 def late_partitions(
     instance: dg.DagsterInstance,
-    graph: Any,
+    graph: AssetGraph,
     assets: Sequence[dg.AssetKey],
     arrivals: Arrivals,
     optional: dg.AssetSelection | None = None,
@@ -61,25 +66,23 @@ def late_partitions(
 ) -> LatePartitions:
     """By asset, its late partitions; arguments as of `partition_lag_checks`.
 
-    `graph` is a repository's `asset_graph`.
-
     Raises:
         ValueError: an asset that the graph does not have.
     """
-    if unknown := [key.to_user_string() for key in assets if not graph.has(key)]:
+    if unknown := [key.to_user_string() for key in assets if key not in graph]:
         raise ValueError(f"Partition lag of {', '.join(unknown)}: the definitions hold no such asset; correct its key.")
     above, left = set(assets), list(assets)
     while left:
-        new = graph.get(left.pop()).parent_keys - above
+        new = graph.parents(left.pop()) - above
         above |= new
         left += new
-    keys = [key for key in graph.toposorted_asset_keys if key in above]
-    gaps, lookups = (chosen.resolve(graph, allow_missing=True) if chosen else set() for chosen in (optional, reference))
+    keys = [key for key in graph.keys if key in above]
+    gaps, lookups = (graph.resolve(chosen, allow_missing=True) if chosen else set() for chosen in (optional, reference))
     late: LatePartitions = {}
     with dg.partition_loading_context(dynamic_partitions_store=instance):
         log = _Log(instance, graph, keys, lookups, memory or Memory())
         for key in keys:
-            if graph.get(key).parent_keys <= {key}:
+            if graph.parents(key) <= {key}:
                 late[key] = {partition: Late(at, (key, partition)) for partition, at in arrivals.get(key, {}).items()}
             else:
                 late[key] = _late_of(log, key, late, gaps)
@@ -123,22 +126,15 @@ def _late_of(log: "_Log", key: dg.AssetKey, late: LatePartitions, optional: Coll
     return found
 
 
-@dataclass(frozen=True)
-class _Made:
-    timestamp: float
-    version: str
-    inputs: Inputs
-
-
 @dataclass
 class Memory:
     """What earlier looks of this process read of latest materializations, beside the numbers by which it holds."""
 
     newest: int = 0
-    reads: dict[dg.AssetKey, tuple[Any, dict[str, dict[dg.AssetKey, list[str]]]]] = field(default_factory=dict)
+    reads: dict[dg.AssetKey, tuple[list[Sequence[str]], dict[str, Reads]]] = field(default_factory=dict)
     versions: dict[dg.AssetKey, tuple[dict[str, int], dict[str, str]]] = field(default_factory=dict)
     inputs: dict[Pair, tuple[int, Inputs]] = field(default_factory=dict)
-    histories: dict[Pair, tuple[int, list[_Made]]] = field(default_factory=dict)
+    histories: dict[Pair, tuple[int, list[Materialization]]] = field(default_factory=dict)
 
 
 class _Log:
@@ -147,13 +143,13 @@ class _Log:
     def __init__(
         self,
         instance: dg.DagsterInstance,
-        graph: Any,
+        graph: AssetGraph,
         keys: Sequence[dg.AssetKey],
         lookups: Collection[dg.AssetKey],
         memory: Memory,
     ) -> None:
         self._instance, self._graph, self.lookups, self._memory = instance, graph, lookups, memory
-        newest = instance.event_log_storage.get_maximum_record_id() or 0
+        newest = newest_number(instance)
         if newest < memory.newest:  # of another log, whose numbers say nothing here
             for known in (memory.reads, memory.versions, memory.inputs, memory.histories):
                 known.clear()
@@ -161,7 +157,6 @@ class _Log:
         self.numbers = {key: event_numbers(instance, key) for key in keys}
         self._versions = {key: self._present(key) for key in keys}
         self._times: dict[bool, dict[Pair, float]] = {True: {}, False: {}}
-        self._keys: dict[dg.PartitionsDefinition, Sequence[str]] = {}
 
     def _present(self, key: dg.AssetKey) -> dict[str, str]:
         numbers, versions = self._memory.versions.get(key, ({}, {}))
@@ -171,24 +166,16 @@ class _Log:
             self._memory.versions[key] = self.numbers[key], versions
         return versions
 
-    def reads(self, key: dg.AssetKey) -> dict[str, dict[dg.AssetKey, list[str]]]:
+    def reads(self, key: dg.AssetKey) -> dict[str, Reads]:
         """By partition, what it reads of other assets."""
-        own, *others = (self._partitions(k) for k in (key, *sorted(self._graph.get(key).parent_keys)))
-        known, reads = self._memory.reads.get(key, (None, {}))
-        if known != (own, others):
-            reads = upstream_partitions(self._graph, key, own)
+        cut = [self._graph.partition_keys(k) for k in (key, *sorted(self._graph.parents(key)))]
+        known, reads = self._memory.reads.get(key, ([], {}))
+        if known != cut:
+            reads = self._graph.reads(key, cut[0])
             for read in reads.values():
                 read.pop(key, None)
-            self._memory.reads[key] = (own, others), reads
+            self._memory.reads[key] = cut, reads
         return reads
-
-    def _partitions(self, key: dg.AssetKey) -> Sequence[str]:
-        definition = self._graph.get(key).partitions_def
-        if definition is None:
-            return [NO_PARTITION]
-        if definition not in self._keys:
-            self._keys[definition] = definition.get_partition_keys()
-        return self._keys[definition]
 
     def recorded(self, key: dg.AssetKey) -> dict[str, Inputs]:
         """By partition, what its latest materialization was made from."""
@@ -233,10 +220,10 @@ class _Log:
                 known[key, p] = min(events[p].timestamp, newest)
         return known
 
-    def _brought_by(self, made: Sequence[_Made], first: bool) -> list[Pair]:
+    def _brought_by(self, made: Sequence[Materialization], first: bool) -> list[Pair]:
         """The inputs that came or changed with the present content; none where something else did, such as code."""
         began = len(made) - 1 if first else _began(made)
-        now, before = made[began].inputs, made[began + 1].inputs if began + 1 < len(made) else None
+        now, before = _inputs(made[began]), _inputs(made[began + 1]) if began + 1 < len(made) else None
         changed = [
             (dg.AssetKey.from_user_string(name), p)
             for name, versions in now.items()
@@ -247,7 +234,7 @@ class _Log:
             return []
         return changed if first else [pair for pair in changed if pair[0] not in self.lookups]
 
-    def _histories(self, key: dg.AssetKey, partitions: Sequence[str]) -> dict[str, list[_Made]]:
+    def _histories(self, key: dg.AssetKey, partitions: Sequence[str]) -> dict[str, list[Materialization]]:
         """Of each partition, its materializations, newest first."""
         known, numbers = self._memory.histories, self.numbers[key]
         new = [p for p in partitions if known.get((key, p), (0,))[0] != numbers[p]]
@@ -258,19 +245,21 @@ class _Log:
         return {p: known[key, p][1] for p in partitions if known[key, p][1]}
 
     def _read(self, key: dg.AssetKey, partitions: Sequence[str], limit: int) -> int:
-        read: dict[str, list[_Made]] = {p: [] for p in partitions}
-        wanted = dg.AssetRecordsFilter(key, asset_partitions=[p for p in partitions if p != NO_PARTITION] or None)
-        records = self._instance.fetch_materializations(wanted, limit=limit).records
-        for record in records:
-            event = record.asset_materialization
-            if event and (event.partition or NO_PARTITION) in read:
-                inputs: Any = event.metadata[INPUTS].value if INPUTS in event.metadata else {}
-                made = _Made(record.timestamp, (event.tags or {}).get(DATA_VERSION, ""), inputs)
-                read[event.partition or NO_PARTITION].append(made)
+        read: dict[str, list[Materialization]] = {p: [] for p in partitions}
+        found = newest_materializations(self._instance, key, partitions, limit=limit)
+        for made in found:
+            if made.partition in read:
+                # No more than is asked of it: it is remembered as long as the process lives.
+                inputs = {INPUTS: made.metadata[INPUTS]} if INPUTS in made.metadata else {}
+                read[made.partition].append(replace(made, metadata=inputs))
         self._memory.histories.update({(key, p): (self.numbers[key][p], made) for p, made in read.items()})
-        return len(records)
+        return len(found)
 
 
-def _began(made: Sequence[_Made]) -> int:
+def _inputs(made: Materialization) -> Inputs:
+    return cast(Inputs, made.value(INPUTS) or {})
+
+
+def _began(made: Sequence[Materialization]) -> int:
     """Of materializations, newest first, the place of the oldest of those with the same content as the newest."""
     return next((n for n in range(1, len(made)) if made[n].version != made[0].version), len(made)) - 1

@@ -1,0 +1,70 @@
+"""What Dagster keeps of the ticks of sensors and schedules."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+
+_ENDED = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
+# Dagster's errors that are around the one that says why.
+_WRAPPERS = {"SensorExecutionError", "ScheduleExecutionError"}
+_UNREACHABLE = "DagsterUserCodeUnreachableError"
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One that ended: when, in seconds of the epoch, and whether it failed.
+
+    `error` is the message of the sensor's or schedule's own error, or of what Dagster waited for too long;
+    `unreachable` says that there was no code server to ask.
+    """
+
+    timestamp: float
+    failed: bool
+    error: str
+    unreachable: bool
+
+
+@dataclass(frozen=True)
+class Ticker:
+    """A sensor or a schedule (`kind`), whether it runs, and its last ticks that ended, the newest first."""
+
+    name: str
+    kind: str
+    is_running: bool
+    ticks: tuple[Tick, ...]
+
+
+def last_ticks(
+    instance: dg.DagsterInstance, names: Collection[str], label: str | None, *, limit: int
+) -> Iterator[Ticker]:
+    """Of the sensors and schedules of these names that the instance knows, the last ticks of those that run.
+
+    Args:
+        label: the repository as in `tilth.observability.incidents.look`.
+    """
+    if instance.schedule_storage is None:
+        return
+    for state in instance.all_instigator_state():
+        if state.name not in names or label not in (None, state.origin.repository_origin.get_label()):
+            continue
+        ticks = (
+            instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=limit, statuses=_ENDED)
+            if state.is_running
+            else ()
+        )
+        kind = "schedule" if state.instigator_type.value == "SCHEDULE" else "sensor"
+        yield Ticker(state.name, kind, state.is_running, tuple(map(_tick, ticks)))
+
+
+def _tick(tick: InstigatorTick) -> Tick:
+    error = tick.error
+    first = error.cls_name if error else None
+    while error and (cause := error.cause):
+        if not (error.cls_name in _WRAPPERS or error.cls_name == cause.cls_name == _UNREACHABLE):
+            break
+        error = cause
+    message = error.message if error else ""
+    unreachable = first == _UNREACHABLE and "timed out" not in message
+    return Tick(tick.timestamp, tick.status is TickStatus.FAILURE, message, unreachable)
