@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from resources.emptied import say_emptied
 from resources.preview import column_schema, preview
@@ -14,6 +13,7 @@ from tilth._dagster.event_log import NO_PARTITION
 from tilth._dagster.step_events import step_of
 from tilth.conversion import take, to_arrow
 from tilth.observability.usage import step_usage
+from tilth.partition_keys import row_keys
 from tilth.versioning.content import data_version
 from tilth.versioning.partitions import set_data_versions
 
@@ -108,7 +108,7 @@ def by_partition(rows: pa.Table, columns: Sequence[str], keys: Sequence[str]) ->
 
     A key of two dimensions is `<first>|<second>`, as Dagster writes it.
     """
-    found = partition_key_of(rows, columns).dictionary_encode().combine_chunks()
+    found = row_keys(rows, columns).dictionary_encode().combine_chunks()
     place = {key: number for number, key in enumerate(found.dictionary.to_pylist())}
     parts = in_parts(rows, found.indices.to_numpy(), len(place))
     return {key: parts[place[key]] if key in place else rows.slice(0, 0) for key in keys}
@@ -121,12 +121,6 @@ def in_parts(rows: pa.Table, places: np.ndarray, count: int) -> list[pa.Table]:
         rows = take(rows, pa.array(np.argsort(places, kind="stable")))
     ends = [0, *np.cumsum(np.bincount(places, minlength=count)).tolist()]
     return [rows.slice(ends[place], ends[place + 1] - ends[place]) for place in range(count)]
-
-
-def partition_key_of(rows: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
-    """Each row's partition key as text."""
-    parts = [rows[column].cast(pa.string()) for column in columns]
-    return parts[0] if len(parts) == 1 else pc.call_function("binary_join_element_wise", [*parts, pa.scalar("|")])
 
 
 def record(

@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Field, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from resources.frames import partition_key_of
 from resources.lake_errors import LakeError, explained
 from resources.lake_partitions import boxes, guarantee, predicate, refuse_foreign
 from resources.lake_schema import fitted, in_one_piece, storable
 from tilth.conversion import PIECE_BYTES
+from tilth.partition_keys import row_keys
 from tilth.settings import Deployment
 
 # Row groups an eighth of the default's size, so that the writer holds less of a large table.
@@ -307,7 +307,7 @@ class Lake:
             table = self.table(asset)
             listed = pa.table(table.get_add_actions(flatten=True))
             columns = [f"partition.{name}" for name in table.metadata().partition_columns]
-            key = partition_key_of(listed, columns) if columns else pa.nulls(len(listed), pa.string())
+            key = row_keys(listed, columns) if columns else pa.nulls(len(listed), pa.string())
             return listed.select(["path", "size_bytes", "num_records"]).append_column("partition", key)
 
     def _filesystem(self, asset: dg.AssetKey | str) -> pyarrow.fs.FileSystem | None:

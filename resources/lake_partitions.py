@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from resources.frames import partition_key_of
+from tilth.partition_keys import parts, row_keys
 
 _LONGEST_KEY = 200
 
@@ -34,9 +34,9 @@ def refuse_foreign(name: str, rows: pa.Table, columns: Sequence[str], partitions
             f"{name}: the key {long[:40]}… is too long for a folder's name; give the partition a shorter one."
         )
     # Delta keeps an empty text in a partition column as null, and could not find the partition again.
-    if any("" in (partition.split("|") if len(columns) > 1 else [partition]) for partition in partitions):
+    if any("" in (parts(partition) if len(columns) > 1 else [partition]) for partition in partitions):
         raise ValueError(f"{name}: the lake cannot hold a partition whose key is empty; give it a name.")
-    foreign = set(partition_key_of(rows, columns).unique().to_pylist()) - set(partitions)
+    foreign = set(row_keys(rows, columns).unique().to_pylist()) - set(partitions)
     if foreign:
         raise ValueError(
             f"{name}: rows with {', '.join(columns)} = {sorted(map(str, foreign))[:3]} do not belong to the partitions "
@@ -51,7 +51,7 @@ def boxes(partitions: Sequence[str], dimensions: int) -> list[list[list[str]]]:
         return [[sorted(set(partitions))]]
     seconds_of = defaultdict(set)
     for partition in partitions:
-        first, _, second = partition.partition("|")
+        first, second = parts(partition)
         seconds_of[first].add(second)
     firsts_of = defaultdict(list)
     for first, seconds in seconds_of.items():

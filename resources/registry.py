@@ -11,6 +11,7 @@ import dagster as dg
 import numpy as np
 
 from resources.model_files import ModelFiles, model_files
+from tilth.partition_keys import parts
 from tilth.settings import Deployment
 
 # Where both are there, the first is the model: see `ModelRegistry.save`.
@@ -71,8 +72,8 @@ class ModelRegistry:
 
     def _name(self, key: dg.AssetKey, partition: str) -> str:
         """The dimensions of a partition's key are folders, quoted as in an address."""
-        parts = (quote(part, safe=" ").replace(".", "%2E") for part in partition.split("|"))
-        return "/".join([self.branch, *key.path, *parts])
+        folders = (quote(part, safe=" ").replace(".", "%2E") for part in parts(partition))
+        return "/".join([self.branch, *key.path, *folders])
 
     def holds(self, key: dg.AssetKey, partition: str) -> bool:
         """Whether a model of the partition is stored."""

@@ -299,8 +299,9 @@ def in_service(context: dg.AssetExecutionContext, champions: dict[str, StoredMod
     serving = {}
     causes = triggers(context, context.partition_keys, by.ORIGIN)
     for partition in context.partition_keys:
-        month, origin = partition.split("|")
-        earlier = [key for key in champions if key.endswith(f"|{origin}") and key.split("|")[0] < month]
+        month, origin = by.month_and_origin(partition)
+        of_key = {key: by.month_and_origin(key) for key in champions}
+        earlier = [key for key, (trained, airport) in of_key.items() if airport == origin and trained < month]
         if not earlier:
             raise ValueError(
                 f"models/in_service {partition}: models/delay_champion holds no model for {origin} in the three months "

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from tilth.partition_keys import by_dimension
 from tilth.settings import Deployment
 
 ORIGINS = ["EWR", "JFK", "LGA"]
@@ -13,6 +14,13 @@ origins = dg.StaticPartitionsDefinition(ORIGINS)
 
 # A model is named by the month that its training window ends with.
 models = dg.MultiPartitionsDefinition({"month": months, "origin": origins})
+
+
+def month_and_origin(key: str) -> tuple[str, str]:
+    """What a key of models says."""
+    found = by_dimension(key, models)
+    return found["month"], found["origin"]
+
 
 # A model serves in the months after the one it was trained through, so service begins a month later.
 service_months = dg.MonthlyPartitionsDefinition("2013-02", end_date="2014-02", fmt="%Y-%m")

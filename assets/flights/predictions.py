@@ -39,7 +39,7 @@ def delays(features: pd.DataFrame, models: dict[str, StoredModel]) -> pd.DataFra
     scored = [features[columns].head(0).assign(**nothing, champion=nothing["candidate"])]
     month = pd.to_datetime(features["flight_date"]).dt.strftime("%Y-%m")
     for (served, origin), rows in features.groupby([month, "origin"], sort=True):
-        if (partition := f"{served}|{origin}") not in models:
+        if (partition := dg.MultiPartitionKey({"month": str(served), "origin": str(origin)})) not in models:
             raise KeyError(
                 f"predictions/delays: models/in_service holds no model for {partition}; "
                 "materialize that partition first."

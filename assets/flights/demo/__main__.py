@@ -152,7 +152,7 @@ def summary(stages: Stages, landing: LandingZone) -> None:
     trained = [p for p in by.models.get_partition_keys() if registry.holds(dg.AssetKey(CANDIDATES[0]), p)]
     for partition in trained:
         champion = registry.load(dg.AssetKey(["models", "delay_champion"]), partition).card["asset"]
-        month, origin = partition.split("|")
+        month, origin = by.month_and_origin(partition)
         cells = ""
         for key in CANDIDATES:
             auc = registry.load(dg.AssetKey(key), partition).card["metrics"]["auc"]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
 
+from tilth.partition_keys import row_keys
+
 if TYPE_CHECKING:  # half a second to import, which definitions need not pay
     import numpy as np
     import pandas as pd
@@ -129,12 +131,9 @@ def _in_order(name: str, by: Sequence[str], dimensions: Sequence[str]) -> list[s
 
 def _keys(name: str, rows: pa.Table, by: Sequence[str]) -> pa.ChunkedArray:
     """Of each row, the key of its partition."""
-    import pyarrow.compute as pc
-
     if missing := [column for column in by if column not in rows.column_names]:
         raise ValueError(f"{name} has no column {', '.join(missing)} to slice by; it has {rows.column_names}.")
-    parts = [rows[column].cast(pa.string()) for column in by]
-    return parts[0] if len(parts) == 1 else pc.call_function("binary_join_element_wise", [*parts, pa.scalar("|")])
+    return row_keys(rows, by)
 
 
 def _others(keys: pa.ChunkedArray, by: Sequence[str]) -> str:
