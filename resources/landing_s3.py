@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as NotConnected
 from dagster_aws.s3 import S3Resource
 
-from resources.landing import LandedFile, digest, is_landing_name, is_visible, not_landed, partition_of
+from resources.landing_files import LandedFile, digest, is_landing_name, is_visible, not_landed, partition_of
 
 SECOND = 1_000_000_000  # nanoseconds
 

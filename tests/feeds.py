@@ -13,22 +13,21 @@ from hypothesis import note
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from assets.flights import replay
-from assets.flights.intake import read_landed
-from assets.flights.partitions import DAY_COLUMNS
-from assets.flights.storing import store
-from resources.landing import file_name
+from assets.flights import replay, tables
+from resources.ingestion.storing import store
+from resources.ingestion.validation import read_files
+from resources.landing_files import file_name
 from resources.warehouse import Warehouse
 
 DAY = "2013-02-12"
-TABLES = ("flights", "weather", "airlines", "airports")
+TABLES = {table.name: table for table in (tables.FLIGHTS, tables.WEATHER, tables.AIRLINES, tables.AIRPORTS)}
 _NUMBER = re.compile(r"(?<=,)([0-9]+)(?=,)")
 
 
 @cache
 def text_of(table: str) -> str:
     """Header and thirty lines or fewer, of `DAY` where the table lands by day; with letters beyond ASCII and quotes."""
-    if table in DAY_COLUMNS:
+    if TABLES[table].by:
         header, days = replay._days(table)
         lines = next(lines for day, lines in days.items() if str(day) == DAY).splitlines(keepends=True)
         return (header + b"".join([line for line in lines if b"1048.36058" not in line][:30])).decode()
@@ -97,7 +96,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 @st.composite
 def feeds(draw: st.DrawFn) -> tuple[str, bytes]:
     """A table, and what was sent for it."""
-    table = draw(st.sampled_from(TABLES))
+    table = draw(st.sampled_from([*TABLES]))
     text = text_of(table)
     for name in draw(st.lists(st.sampled_from([*IN_TEXT]), min_size=1, max_size=2)):
         note(name)
@@ -105,7 +104,7 @@ def feeds(draw: st.DrawFn) -> tuple[str, bytes]:
     encoding = draw(st.sampled_from([*ENCODINGS, "utf-8", "utf-8", "utf-8"]))
     note(encoding)
     data = text.encode(encoding, "replace")
-    usual = "gzip" if table in DAY_COLUMNS else "no gzip"
+    usual = "gzip" if TABLES[table].by else "no gzip"
     how = draw(st.sampled_from([*PACKED, *[usual] * 6]))
     note(how)
     data = PACKED[how](data)
@@ -125,7 +124,7 @@ class Receiver:
         self.held: dict[str, set[tuple[Any, ...]]] = {}
         for table in TABLES:
             data = text_of(table).encode()
-            self.sent[table] = set(self._receive(table, gzip.compress(data) if table in DAY_COLUMNS else data))
+            self.sent[table] = set(self._receive(table, gzip.compress(data) if TABLES[table].by else data))
             self.held[table] = self.rows(table)
             assert self.held[table] == self.sent[table]
             assert len(self.sent[table]) == data.count(b"\n") - 1
@@ -135,29 +134,29 @@ class Receiver:
 
     def _receive(self, table: str, data: bytes) -> list[tuple[Any, ...]]:
         """The rows that were stored; nothing is changed where the feed was refused."""
-        day = DAY if table in DAY_COLUMNS else None
+        day = DAY if TABLES[table].by else None
         name = file_name(table, day)
-        intake = read_landed(table, [(name, day, data)])
-        if intake.unreadable:
-            (error,) = intake.unreadable
+        batch = read_files(TABLES[table], [(name, day, data)])
+        if batch.unreadable:
+            (error,) = batch.unreadable
             assert re.fullmatch(
                 rf"{name}: [^\n]+\. Have the feed re-send it; the table keeps what it had\.", str(error)
             )
-            assert not intake.counts
+            assert not batch.counts
             return []
-        rows = [tuple(row.values()) for row in intake.arrow.to_pylist()]
-        for rejected in intake.rejected.to_pylist():
+        rows = [tuple(row.values()) for row in batch.arrow.to_pylist()]
+        for rejected in batch.rejected.to_pylist():
             assert rejected["file"] == name
             assert rejected["line"] >= 2
             assert rejected["reason"]
-        assert intake.counts[day].rows == len(rows)
-        assert intake.counts[day].rejected == intake.rejected.num_rows
-        passed = store(self.warehouse, table, intake, [day] if day else None)
+        assert batch.counts[day].rows == len(rows)
+        assert batch.counts[day].rejected == batch.rejected.num_rows
+        passed = store(self.warehouse, TABLES[table], batch, [day])
         if passed.refused:
             assert all(passed.refused[day])
             return []
         stored = self.warehouse.read(f"raw_rejected.{table}").to_pylist()
-        assert sorted(stored, key=lambda row: row["line"]) == intake.rejected.to_pylist()
+        assert sorted(stored, key=lambda row: row["line"]) == batch.rejected.to_pylist()
         return rows
 
     def check(self, table: str, data: bytes) -> bool:

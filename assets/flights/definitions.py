@@ -9,7 +9,8 @@ from tilth.settings import Deployment
 executor = executor_of(
     Deployment(),
     "assets.flights.definitions",
-    "assets.flights.intake",
+    "assets.flights.schemas",
+    "resources.ingestion.validation",
     "adbc_driver_duckdb.dbapi",
     "resources.dbt_runner",
     in_template=[
@@ -34,11 +35,11 @@ from assets.flights.models import (
     in_service,
 )
 from assets.flights.predictions import delays, prediction_quality
-from assets.flights.raw import raw_tables
 from assets.flights.sensors import automation_sensors, landed_files, reference_tables, sweeps, weekly_reference_tables
-from assets.flights.unread import landed_names
+from assets.flights.tables import TABLES, raw_tables
 from resources.alert_log import AlertLog
 from resources.dbt import Dbt, dbt_project
+from resources.ingestion.names import landed_names
 from resources.lake import Lake
 from resources.lake_io import LakeIOManager
 from resources.lake_maintenance import lake_maintenance
@@ -56,7 +57,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
     warehouse, lake = Warehouse(deployment.warehouse_uri), Lake.of(deployment)
     landing = LandingZone.of(deployment)
     lag_checks, lag_sensor = partition_lag(landing)
-    name_checks, name_sensor = landed_names(landing)
+    name_checks, name_sensor = landed_names(TABLES, landing)
     alert_log = AlertLog(lake, "flights")
     assets = [
         *raw_tables,

@@ -55,8 +55,5 @@ earlier_champions = dg.MultiPartitionMapping(
 one_step = dg.BackfillPolicy.single_run()
 training_runs = dg.BackfillPolicy.multi_run(per_run) if (per_run := Deployment().models_per_run) else one_step
 
-# The column that holds a daily table's partition; a feed's files say the same day as year, month and day.
-DAY_COLUMNS = {"flights": "flight_date", "weather": "observation_date"}
-
 # The metadata by which a raw partition says which landed file it was read from.
 ORIGIN = ["landed_file", "arrival"]

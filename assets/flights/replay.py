@@ -17,7 +17,8 @@ from itertools import product
 from pathlib import Path
 
 from assets.flights import partitions as by
-from resources.landing import LandingZone, file_name
+from resources.landing import LandingZone
+from resources.landing_files import file_name
 
 DAILY = ["flights", "weather"]
 REFERENCE = ["planes", "airlines", "airports"]

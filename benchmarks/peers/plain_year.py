@@ -12,7 +12,8 @@ import duckdb
 import pyarrow.parquet as pq
 
 from assets.flights.features import build_features
-from assets.flights.intake import read_landed
+from assets.flights.tables import TABLES
+from resources.ingestion.validation import read_files
 from resources.landing import LandingZone
 from tilth.conversion import to_arrow, to_pandas
 
@@ -20,12 +21,12 @@ from tilth.conversion import to_arrow, to_pandas
 def main(landing: LandingZone, compiled: Path, folder: Path) -> None:
     database = duckdb.connect(str(folder / "warehouse.duckdb"))
     database.execute("SET TimeZone = 'UTC'; CREATE SCHEMA raw; CREATE SCHEMA raw_rejected")
-    for table in sorted({file.table for file in landing.files()}):
-        files = landing.files(table)
-        intake = read_landed(table, [(f.name, f.partition, landing.read(table, f.name)) for f in files])
-        rows, rejected = intake.arrow, intake.rejected  # noqa: F841 (DuckDB finds them by their names)
-        database.execute(f"CREATE TABLE raw.{table} AS FROM rows")
-        database.execute(f"CREATE TABLE raw_rejected.{table} AS FROM rejected")
+    for table in TABLES:
+        files = landing.files(table.name)
+        batch = read_files(table, [(f.name, f.partition, landing.read(f.table, f.name)) for f in files])
+        rows, rejected = batch.arrow, batch.rejected  # noqa: F841 (DuckDB finds them by their names)
+        database.execute(f"CREATE TABLE {table.accepted} AS FROM rows")
+        database.execute(f"CREATE TABLE {table.rejected} AS FROM rejected")
 
     manifest = json.loads((compiled / "manifest.json").read_text())
     nodes = manifest["nodes"]

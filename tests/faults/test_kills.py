@@ -14,7 +14,7 @@ import pytest
 
 from assets.flights import replay
 from resources.frames import by_partition
-from resources.landing import file_name
+from resources.landing_files import file_name
 from resources.warehouse import Warehouse, WarehouseBusyError
 from tests.conftest import REFERENCE, Platform
 from tests.faults.backfill import Stack, context, finish, kill, platform_on, start

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from assets.flights import replay
-from resources.landing import file_name
+from resources.landing_files import file_name
 from tests.conftest import DAILY_DBT, DAILY_RAW, REFERENCE, Platform
 from tests.faults.backfill import Stack, context, platform_on, start
 

@@ -1,4 +1,4 @@
-"""The intake: good rows go on typed, each bad line is kept aside with its reason, and nothing is lost."""
+"""The batch: good rows go on typed, each bad line is kept aside with its reason, and nothing is lost."""
 
 import gzip
 from collections import Counter
@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.flights import parsing, replay
-from assets.flights.intake import REJECTED, Count, Intake, UnreadableFileError, read_landed
-from assets.flights.schemas import SCHEMAS, arrow_schema
+from assets.flights import replay
+from assets.flights.tables import TABLES
+from resources.ingestion.parsing import UnreadableFileError
+from resources.ingestion.validation import REJECTED, Batch, Count, read_files
+from resources.ingestion.values import typed
 
 DAY = "2013-02-12"
+TABLE = {table.name: table for table in TABLES}
 
 
 @cache
@@ -33,14 +36,14 @@ def packed(lines: list[str] | tuple[str, ...]) -> bytes:
     return gzip.compress("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"), 1)
 
 
-def take(table: str, data: bytes) -> Intake:
-    """The intake of one file; what makes it unreadable is raised."""
+def take(table: str, data: bytes) -> Batch:
+    """The batch of one file; what makes it unreadable is raised."""
     daily = table in ("flights", "weather")
     name = f"{DAY}.csv.gz" if daily else f"{table}.csv"
-    intake = read_landed(table, [(name, DAY if daily else None, data if daily else gzip.decompress(data))])
-    for error in intake.unreadable:
+    batch = read_files(TABLE[table], [(name, DAY if daily else None, data if daily else gzip.decompress(data))])
+    for error in batch.unreadable:
         raise error
-    return intake
+    return batch
 
 
 def with_values(**values: str) -> Callable[[str, str], str]:
@@ -124,9 +127,9 @@ def test_a_malformed_line_is_rejected_with_its_column_and_reason_and_its_neighbo
     expected = take(table, packed([header, *lines[:5], *lines[6:]])).arrow
     bad = change(header, lines[5])
 
-    intake = take(table, packed([header, *lines[:5], bad, *lines[6:]]))
+    batch = take(table, packed([header, *lines[:5], bad, *lines[6:]]))
 
-    (rejected,) = intake.rejected.to_pylist()
+    (rejected,) = batch.rejected.to_pylist()
     assert rejected["line"] == 7
     assert rejected["file"].startswith(DAY if table in ("flights", "weather") else table)
     assert rejected["partition_day"] == (date.fromisoformat(DAY) if table in ("flights", "weather") else None)
@@ -134,7 +137,7 @@ def test_a_malformed_line_is_rejected_with_its_column_and_reason_and_its_neighbo
     assert (rejected["column"] is None) == (column is None)
     assert words in rejected["reason"]
     assert rejected["record"] == bad.replace("\udcff", "\\xff").replace("\x00", "\\x00")
-    assert intake.arrow.equals(expected)
+    assert batch.arrow.equals(expected)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,7 @@ def test_all_numbers_written_as_pandas_writes_a_column_with_a_gap_make_no_differ
     header, *lines = lines_of("flights")
     numbers = [
         name
-        for name, kind in zip(arrow_schema("flights").names, arrow_schema("flights").types, strict=True)
+        for name, kind in zip(TABLE["flights"].arrow_schema().names, TABLE["flights"].arrow_schema().types, strict=True)
         if kind == pyarrow.int64()
     ]
     changed = []
@@ -172,7 +175,7 @@ def test_all_numbers_written_as_pandas_writes_a_column_with_a_gap_make_no_differ
 def test_no_digit_of_a_whole_number_is_lost(number: int) -> None:
     text = pyarrow.array([f"{number}.0", None, str(number)])
 
-    values, unparsable = parsing._typed(text, pyarrow.int64())
+    values, unparsable = typed(text, pyarrow.int64())
 
     assert values.to_pylist() == [number, None, number]
     assert not len(list(unparsable))
@@ -182,49 +185,49 @@ def test_the_last_line_of_a_plain_file_that_is_cut_short_is_rejected() -> None:
     header, *lines = lines_of("airlines")
     cut = "\n".join([header, *lines])[:-3].encode()
 
-    intake = read_landed("airlines", [("airlines.csv", None, cut)])
+    batch = read_files(TABLE["airlines"], [("airlines.csv", None, cut)])
 
-    assert [row["line"] for row in intake.rejected.to_pylist()] == [len(lines) + 1]
-    assert "may be cut short" in intake.rejected["reason"][0].as_py()
-    assert len(intake.rows) == len(lines) - 1
+    assert [row["line"] for row in batch.rejected.to_pylist()] == [len(lines) + 1]
+    assert "may be cut short" in batch.rejected["reason"][0].as_py()
+    assert len(batch.rows) == len(lines) - 1
 
 
 def test_the_later_row_of_a_key_is_rejected_and_names_the_first() -> None:
     header, *lines = lines_of("flights")
 
-    intake = take("flights", packed([header, *lines, lines[3]]))
+    batch = take("flights", packed([header, *lines, lines[3]]))
 
-    (rejected,) = intake.rejected.to_pylist()
+    (rejected,) = batch.rejected.to_pylist()
     assert rejected["line"] == len(lines) + 2
     assert rejected["reason"] == "flight_date, carrier, flight, origin, sched_dep_time: line 5 has the same"
-    assert len(intake.rows) == len(lines)
+    assert len(batch.rows) == len(lines)
 
 
 def test_a_good_row_stays_when_the_earlier_row_of_its_key_is_bad() -> None:
     header, *lines = lines_of("weather")
     bad = with_values(wind_speed="1048.36058")(header, lines[0])
 
-    intake = take("weather", packed([header, bad, *lines]))
+    batch = take("weather", packed([header, bad, *lines]))
 
-    assert intake.rejected["line"].to_pylist() == [2]
-    assert len(intake.rows) == len(lines)
+    assert batch.rejected["line"].to_pylist() == [2]
+    assert len(batch.rows) == len(lines)
 
 
 def test_an_unreadable_file_holds_no_other_back() -> None:
     good = packed(lines_of("weather"))
-    intake = read_landed("weather", [(f"{DAY}.csv.gz", DAY, good), ("2013-02-13.csv.gz", "2013-02-13", good[:50])])
+    batch = read_files(TABLE["weather"], [(f"{DAY}.csv.gz", DAY, good), ("2013-02-13.csv.gz", "2013-02-13", good[:50])])
 
-    assert intake.counts == {DAY: Count(rows=30, rejected=0)}
-    assert [error.file for error in intake.unreadable] == ["2013-02-13.csv.gz"]
+    assert batch.counts == {DAY: Count(rows=30, rejected=0)}
+    assert [error.file for error in batch.unreadable] == ["2013-02-13.csv.gz"]
 
 
-@pytest.mark.parametrize("table", SCHEMAS)
+@pytest.mark.parametrize("table", TABLE)
 def test_a_header_alone_is_a_file_without_rows(table: str) -> None:
-    intake = take(table, packed(lines_of(table)[:1]))
+    batch = take(table, packed(lines_of(table)[:1]))
 
-    assert list(intake.counts.values()) == [Count(rows=0, rejected=0)]
-    assert intake.arrow.schema == arrow_schema(table)
-    assert intake.rejected.schema == REJECTED
+    assert list(batch.counts.values()) == [Count(rows=0, rejected=0)]
+    assert batch.arrow.schema == TABLE[table].arrow_schema()
+    assert batch.rejected.schema == REJECTED
 
 
 def test_column_order_quotes_line_ends_and_a_byte_order_mark_make_no_difference() -> None:
@@ -275,22 +278,22 @@ def test_nothing_is_lost_whatever_happens_to_the_lines(data: st.DataObject) -> N
     text = "\n".join([header, *mutated]) + "\n"
 
     try:
-        intake = take(table, gzip.compress(text.encode(), 1))
+        batch = take(table, gzip.compress(text.encode(), 1))
     except UnreadableFileError as error:
         assert "and the file is for" in error.cause  # noqa: PT017
         return
 
     data_lines = text.count("\n") - 1
-    assert len(intake.rows) + intake.rejected.num_rows == data_lines
-    assert intake.counts == {DAY: Count(len(intake.rows), intake.rejected.num_rows)}
-    assert len(set(intake.rejected["line"].to_pylist())) == intake.rejected.num_rows
+    assert len(batch.rows) + batch.rejected.num_rows == data_lines
+    assert batch.counts == {DAY: Count(len(batch.rows), batch.rejected.num_rows)}
+    assert len(set(batch.rejected["line"].to_pylist())) == batch.rejected.num_rows
     clean = take(table, packed([header, *untouched.elements()]))
-    assert keys(table, clean) <= keys(table, intake)
+    assert keys(table, clean) <= keys(table, batch)
 
 
-def keys(table: str, intake: Intake) -> set[tuple[object, ...]]:
-    return set(intake.rows[SCHEMAS[table].unique].itertuples(index=False, name=None))
+def keys(table: str, batch: Batch) -> set[tuple[object, ...]]:
+    return set(batch.rows[TABLE[table].pandera_schema().unique].itertuples(index=False, name=None))
 
 
 def test_an_empty_batch_is_an_empty_table() -> None:
-    assert read_landed("flights", []).arrow.equals(arrow_schema("flights").empty_table())
+    assert read_files(TABLE["flights"], []).arrow.equals(TABLE["flights"].arrow_schema().empty_table())

@@ -8,9 +8,11 @@ import pyarrow as pa
 import pytest
 
 from assets.flights import replay
-from assets.flights.intake import Count, Intake, read_landed
-from assets.flights.schemas import arrow_schema
+from assets.flights.tables import TABLES
+from resources.ingestion.validation import Batch, Count, read_files
 from resources.landing import LandingZone
+
+TABLE = {table.name: table for table in TABLES}
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +23,9 @@ def february(tmp_path_factory: pytest.TempPathFactory) -> LandingZone:
     return landing
 
 
-def take_landed(landing: LandingZone, table: str) -> Intake:
+def take_landed(landing: LandingZone, table: str) -> Batch:
     files = landing.files(table)
-    return read_landed(table, [(file.name, file.partition, landing.read(table, file.name)) for file in files])
+    return read_files(TABLE[table], [(file.name, file.partition, landing.read(table, file.name)) for file in files])
 
 
 def of_record(table: str) -> pd.DataFrame:
@@ -44,7 +46,7 @@ def test_a_month_of_the_record_comes_back_exactly(february: LandingZone, table: 
     expected = expected.sort_values(order, ignore_index=True)
     pd.testing.assert_frame_equal(found[columns], expected[columns], check_dtype=False)
     assert (pd.to_datetime(found[day_column]) == pd.to_datetime(expected[["year", "month", "day"]])).all()
-    assert intake.arrow.schema == arrow_schema(table)
+    assert intake.arrow.schema == TABLE[table].arrow_schema()
     assert not intake.unreadable
 
 
@@ -77,6 +79,6 @@ def test_a_batch_is_judged_as_its_files_one_by_one(february: LandingZone) -> Non
     files = february.files("weather")[:20]
     batch = [(file.name, file.partition, february.read("weather", file.name)) for file in files]
 
-    together, apart = read_landed("weather", batch), [read_landed("weather", [file]) for file in batch]
+    together, apart = read_files(TABLE["weather"], batch), [read_files(TABLE["weather"], [file]) for file in batch]
     assert together.arrow.equals(pa.concat_tables([intake.arrow for intake in apart]).combine_chunks())
     assert together.rejected.equals(pa.concat_tables([intake.rejected for intake in apart]).combine_chunks())

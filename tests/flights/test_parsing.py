@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from assets.flights import replay
-from assets.flights.parsing import UnreadableFileError, parse
+from assets.flights.tables import AIRLINES, FLIGHTS
+from resources.ingestion.parsing import UnreadableFileError, parse
 
 DAY = "2013-01-01"
 HEADER, *LINES = replay.record("flights").decode().splitlines()[:31]
@@ -41,7 +42,7 @@ GOOD = packed(HEADER, *LINES)
 )
 def test_a_file_that_cannot_be_taken_names_itself_the_cause_and_the_next_step(data: bytes, cause: str) -> None:
     with pytest.raises(UnreadableFileError) as raised:
-        parse("flights", f"{DAY}.csv.gz", DAY, data)
+        parse(FLIGHTS, f"{DAY}.csv.gz", DAY, data)
     assert cause in raised.value.cause
     assert str(raised.value).startswith(f"{DAY}.csv.gz: ")
     assert str(raised.value).endswith("Have the feed re-send it; the table keeps what it had.")
@@ -50,17 +51,17 @@ def test_a_file_that_cannot_be_taken_names_itself_the_cause_and_the_next_step(da
 @pytest.mark.parametrize("partition", [None, "yesterday", "20130101", "2013-02-30"])
 def test_a_daily_file_whose_name_says_no_day_cannot_be_taken(partition: str | None) -> None:
     with pytest.raises(UnreadableFileError, match="this name says no day"):
-        parse("flights", "odd.csv.gz", partition, GOOD)
+        parse(FLIGHTS, "odd.csv.gz", partition, GOOD)
 
 
 def test_a_reference_table_that_lands_by_partition_cannot_be_taken() -> None:
     with pytest.raises(UnreadableFileError, match=r"airlines lands as one file, airlines\.csv"):
-        parse("airlines", f"{DAY}.csv.gz", DAY, GOOD)
+        parse(AIRLINES, f"{DAY}.csv.gz", DAY, GOOD)
 
 
 @pytest.mark.parametrize("spoil", [lambda line: f'"{line}', lambda line: line[:30], lambda _: ""])
 def test_a_spoilt_line_keeps_its_text_and_the_others_their_numbers(spoil: Callable[[str], str]) -> None:
-    file = parse("flights", f"{DAY}.csv.gz", DAY, packed(HEADER, *LINES[:4], spoil(LINES[4]), *LINES[5:]))
+    file = parse(FLIGHTS, f"{DAY}.csv.gz", DAY, packed(HEADER, *LINES[:4], spoil(LINES[4]), *LINES[5:]))
 
     assert list(file.faults) == [6]
     assert file.record(6) == spoil(LINES[4])

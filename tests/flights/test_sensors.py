@@ -14,13 +14,15 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-import resources.landing
+import resources.landing_folder
 import resources.landing_s3
 from assets.flights import replay
 from assets.flights.definitions import definitions
-from assets.flights.raw import newest_files, raw_key, read
 from assets.flights.sensors import landed_files
-from resources.landing import LandedFile, LandingZone
+from assets.flights.tables import FLIGHTS
+from resources.ingestion.assets import newest_files, read
+from resources.landing import LandingZone
+from resources.landing_files import LandedFile
 from tests.automation import DAILY_DBT, FEATURES, RAW, REFERENCE, Daemon, dates, each
 from tests.conftest import DAILY_RAW, Platform
 from tests.s3 import S3
@@ -119,7 +121,7 @@ def test_what_was_already_read_is_not_asked_for_by_a_sensor_that_starts_anew(lan
 
 def report(instance: dg.DagsterInstance, file: LandedFile, metadata: dict[str, str]) -> None:
     instance.report_runless_asset_event(
-        dg.AssetMaterialization(raw_key(file.table), partition=file.partition, metadata=metadata)
+        dg.AssetMaterialization(["raw", file.table], partition=file.partition, metadata=metadata)
     )
 
 
@@ -221,7 +223,7 @@ def test_days_on_s3_are_read_in_their_order(on_s3: LandingZone) -> None:
     replay.land_days(on_s3, date(2013, 1, 1), date(2013, 1, 12))
     newest = newest_files(on_s3, "flights")
     days = sorted(day for day in newest if day)
-    intake = read("flights", [newest[day] for day in days], on_s3)
+    intake = read(FLIGHTS, [newest[day] for day in days], on_s3)
 
     assert [str(day) for day in intake.counts] == days
     assert [intake.counts[day].rows for day in days[:2]] == [842, 943]
@@ -233,7 +235,9 @@ def test_a_clock_that_was_ahead_for_one_look_costs_no_day_and_none_is_read_twice
     replay.land_days(landing, date(2013, 1, 1), date(2013, 1, 2))
     with dg.DagsterInstance.ephemeral() as instance:
         with monkeypatch.context() as ahead:
-            ahead.setattr(resources.landing, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + 3600 * 10**9))
+            ahead.setattr(
+                resources.landing_folder, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + 3600 * 10**9)
+            )
             first = tick(landing, instance)
         assert asked(first) == [(["flights", "weather"], "2013-01-01", "2013-01-02")]
         for file in landing.files():

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import resources.landing
+import resources.landing_folder
 import resources.landing_s3
-from resources.landing import LEEWAY_NANOSECONDS, LandingZone
+from resources.landing import LandingZone
+from resources.landing_folder import LEEWAY_NANOSECONDS
 
 SETTLE_SECONDS = 0.1  # above the kernel's clock tick, below what a test should wait
 
@@ -21,7 +22,7 @@ SETTLE_SECONDS = 0.1  # above the kernel's clock tick, below what a test should 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files settle, and everything on S3 is listed, sooner than in earnest."""
-    monkeypatch.setattr(resources.landing, "SETTLE_NANOSECONDS", int(SETTLE_SECONDS * 1e9))
+    monkeypatch.setattr(resources.landing_folder, "SETTLE_NANOSECONDS", int(SETTLE_SECONDS * 1e9))
     monkeypatch.setattr(resources.landing_s3, "WHOLE_LISTING_NANOSECONDS", int(SETTLE_SECONDS * 1e9))
 
 
@@ -50,7 +51,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(resources.landing, "time", SimpleNamespace(time_ns=clock.time_ns))
+    monkeypatch.setattr(resources.landing_folder, "time", SimpleNamespace(time_ns=clock.time_ns))
     return clock
 
 
@@ -223,7 +224,7 @@ def test_a_cursor_on_disk_is_the_time_up_to_which_arrivals_were_told(
     folder.put("sales", "2020-01-01.csv.gz", b"")
     (file,) = folder.files()
     assert file.arrival == str(file.arrived_ns)
-    monkeypatch.setattr(resources.landing, "LEEWAY_NANOSECONDS", 10**6)
+    monkeypatch.setattr(resources.landing_folder, "LEEWAY_NANOSECONDS", 10**6)
 
     assert settled(folder, str(file.arrived_ns - 1))[0] == ["2020-01-01.csv.gz"]
     names, cursor = settled(folder, str(file.arrived_ns + 10**6))

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resources.landing_s3
-from resources.landing import LandedFile, LandingZone
+from resources.landing import LandingZone
+from resources.landing_files import LandedFile
 from resources.landing_s3 import OVERLAP_NANOSECONDS, SECOND, Bucket, Place
 from tests.s3 import S3, free_port, s3_server
 from tilth.settings import Deployment

@@ -22,8 +22,8 @@ from assets.flights import partitions as by
 from assets.flights import replay
 from assets.flights.definitions import defs
 from assets.flights.models import PYTORCH_INSTALLED, TENSOR_MODELS, TRUSTED_TYPES
-from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
 from assets.flights.scoring import probability_scores
+from assets.flights.tables import DAILY, REFERENCE, TABLES
 from resources.lake import Lake
 from resources.landing import LandingZone
 from resources.registry import ModelRegistry
@@ -122,7 +122,7 @@ def land(landing: LandingZone, last: date) -> str:
     if (first := replay.next_day(landing)) <= last:
         replay.land_reference(landing)
         replay.land_days(landing, first, last)
-    return f"{len(landed_days(landing))} days of flights and weather, {len(REFERENCE_TABLES)} reference tables"
+    return f"{len(landed_days(landing))} days of flights and weather, {len(REFERENCE)} reference tables"
 
 
 def landed_days(landing: LandingZone) -> list[str]:
@@ -134,7 +134,7 @@ def summary(stages: Stages, landing: LandingZone) -> None:
     """What now exists: days, rows per layer, models and champions, predictions, checks, and where the time went."""
     print("\nWhat now exists")
     print(f"  days landed            {len(landed_days(landing))}")
-    raw = {table: count_rows(f"raw.{table}") for table in [*DAILY_TABLES, *REFERENCE_TABLES]}
+    raw = {table.name: count_rows(table.accepted) for table in TABLES}
     rejected = {table: count_rows(f"raw_rejected.{table}") for table in raw}
     print(f"  rows in raw            {sum(raw.values()):,} ({', '.join(f'{t} {n:,}' for t, n in raw.items())})")
     print(f"  rows set aside         {sum(rejected.values()):,} (in raw_rejected, each with its reason)")
@@ -223,14 +223,12 @@ def main() -> None:
     stages.run("landing", lambda: land(landing, last))
     stages.run(
         "reference tables",
-        lambda: stages.materialize(
-            [*(raw_key(t).path for t in REFERENCE_TABLES), *REFERENCE_STAGING, *REFERENCE_MARTS]
-        ),
+        lambda: stages.materialize([*(table.key.path for table in REFERENCE), *REFERENCE_STAGING, *REFERENCE_MARTS]),
     )
     stages.run(
         "raw, dbt, features",
         lambda: stages.materialize(
-            [*(raw_key(t).path for t in DAILY_TABLES), *DAILY_MODELS, ["features", "departures"]],
+            [*(table.key.path for table in DAILY), *DAILY_MODELS, ["features", "departures"]],
             str(first),
             str(last),
         ),

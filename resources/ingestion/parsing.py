@@ -9,36 +9,21 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import reduce
 
 import numpy as np
-import pandas as pd
 import pyarrow
 import pyarrow.compute as pc
 
-from assets.flights.partitions import DAY_COLUMNS
-from assets.flights.schemas import SCHEMAS, arrow_schema
-
-_MISSING = pyarrow.array(["", "NA"])
-
-_DIGITS = "^-?[0-9]{1,18}$"
-# As pandas writes a column of whole numbers of which one is missing.
-_WITHOUT_FRACTION = r"^(-?[0-9]{1,18})\.0*$"
-_WHOLE = re.compile(r"([+-]?)([0-9]{1,40})(?:\.([0-9]{0,40}))?(?:([eE])([+-]?)([0-9]{1,2}))?")
+from resources.ingestion.tables import LandedTable
+from resources.ingestion.values import FORMS, typed
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 # What makes a line worth a closer look: quotes, control characters, bytes that are not UTF-8 (as surrogates).
 _UNUSUAL = re.compile('["\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]')
-_FORMS = {
-    pyarrow.int64(): (_DIGITS, "is not a whole number"),
-    pyarrow.float64(): (r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?$", "is not a number"),
-    pyarrow.timestamp("us", tz="UTC"): (
-        r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
-        "is not an instant like 2013-01-31T09:00:00Z",
-    ),
-}
 
 
 class UnreadableFileError(ValueError):
@@ -92,15 +77,18 @@ class ParsedFile:
             known.append(fault)
 
 
-def parse(table: str, name: str, partition: str | None, data: bytes) -> ParsedFile:
+def parse(table: LandedTable, name: str, partition: str | None, data: bytes) -> ParsedFile:
     """Split and type a landed file; whether values keep to the schema's rules is not looked at here.
 
     Raises:
         UnreadableFileError: damaged gzip, no content, no proper header, a name that says no day, another day inside.
+        TypeError: the schema declares a column of a type that is not read from files.
     """
-    day = _day(table, name, partition)
+    day, schema = _day(table, name, partition), table.arrow_schema()
     header, texts, is_whole = _lines(name, data)
-    _check_header(name, header, [c for c in SCHEMAS[table].columns if c != DAY_COLUMNS.get(table)])
+    # Columns that the file does not hold: the day is its name's.
+    added = {table.day} - {*table.dated_by}
+    _check_header(name, header, [column for column in schema.names if column not in added])
     faults: dict[int, list[Fault]] = {}
     records, lines = [], []
     for line, text in enumerate(texts, start=2):
@@ -117,32 +105,32 @@ def parse(table: str, name: str, partition: str | None, data: bytes) -> ParsedFi
 
     by_column = dict(zip(header, zip(*records, strict=True) if records else [()] * len(header), strict=True))
     arrays = {}
-    for field in arrow_schema(table):
-        if field.name == DAY_COLUMNS.get(table):
+    for field in schema:
+        if field.name in added:
             arrays[field.name] = pyarrow.repeat(pyarrow.scalar(day, field.type), len(records))
             continue
-        arrays[field.name], unparsable = _typed(pyarrow.array(by_column[field.name], pyarrow.string()), field.type)
+        arrays[field.name], unparsable = typed(pyarrow.array(by_column[field.name], pyarrow.string()), field.type)
         for row in unparsable:
-            rule = _FORMS[field.type][1]
+            rule = FORMS[field.type][1]
             reason = f"{field.name}: {abbreviated(by_column[field.name][row])} {rule}"
             faults.setdefault(lines[row], []).append(Fault((field.name,), reason, rule))
     file = ParsedFile(name, partition, day, texts, pyarrow.table(arrays), lines, faults)
-    if day:
-        _check_days(file, day)
+    if day and table.dated_by:
+        _check_days(file, day, table.dated_by)
     return file
 
 
-def _day(table: str, name: str, partition: str | None) -> date | None:
-    if table not in DAY_COLUMNS:
+def _day(table: LandedTable, name: str, partition: str | None) -> date | None:
+    if table.by is None:
         if partition is not None:
-            raise UnreadableFileError(name, f"{table} lands as one file, {table}.csv, not by partition")
+            raise UnreadableFileError(name, f"{table.name} lands as one file, {table.name}.csv, not by partition")
         return None
     try:
         day = date.fromisoformat(partition or "")
     except ValueError:
         day = None
     if day is None or str(day) != partition:
-        raise UnreadableFileError(name, f"{table} lands by day, as 2013-01-31.csv.gz, and this name says no day")
+        raise UnreadableFileError(name, f"{table.name} lands by day, as 2013-01-31.csv.gz, and this name says no day")
     return day
 
 
@@ -198,73 +186,24 @@ def _check_header(name: str, header: list[str], columns: list[str]) -> None:
         )
 
 
-def _typed(text: pyarrow.Array, kind: pyarrow.DataType) -> tuple[pyarrow.Array, Iterable[int]]:
-    """The values, null where missing or unparsable, and the places of the unparsable ones."""
-    text = pc.if_else(pc.is_in(text, _MISSING), None, text)
-    if kind not in _FORMS:
-        return text, ()
-    if kind == pyarrow.int64():
-        well_formed = _whole_numbers(text)
-    else:
-        well_formed = pc.if_else(pc.match_substring_regex(text, _FORMS[kind][0]), text, None)
-    if pyarrow.types.is_timestamp(kind):
-        # Not pyarrow's strptime, which reads February 30 as March 2; nor its cast, which stops at the first bad one.
-        instants = pd.to_datetime(well_formed.to_pandas(), format="%Y-%m-%dT%H:%M:%SZ", errors="coerce", utc=True)
-        values = pyarrow.array(instants, kind, from_pandas=True)
-    else:
-        values = well_formed.cast(kind)
-    return values, np.flatnonzero(pc.and_(text.is_valid(), values.is_null()).to_numpy(zero_copy_only=False))
-
-
-def _whole_numbers(text: pyarrow.Array) -> pyarrow.Array:
-    """The digits of whole numbers, also of those in another form, such as `17.0`; null for all else."""
-    if pc.all(pc.match_substring_regex(text, _DIGITS)).as_py() is not False:
-        return text
-    text = pc.replace_substring_regex(text, _WITHOUT_FRACTION, r"\1")
-    plain = pc.match_substring_regex(text, _DIGITS)
-    others = pc.unique(text.filter(pc.invert(plain))).drop_null().to_pylist()
-    digits = {other: str(number) for other in others if (number := _whole_number(other)) is not None}
-    found = pc.index_in(text, pyarrow.array([*digits], pyarrow.string()))
-    return pc.if_else(plain, text, pyarrow.array([*digits.values()], pyarrow.string()).take(found))
-
-
-def _whole_number(text: str) -> int | None:
-    """The whole number of 64 bits that a text such as `17.0`, `1.70e1` or `1e+05` stands for; None where it does not.
-
-    Not by way of a float, which has fifteen digits. A spreadsheet writes 123456789012 as `1.23457E+11`: where an `E+`
-    asks for more digits than are there, they are not known.
+def _check_days(file: ParsedFile, day: date, columns: Sequence[str]) -> None:
+    """Every row is of the file's day, by one column of dates or by year, month and day; else it is the file that is
+    wrong, not the row.
     """
-    if not (form := _WHOLE.fullmatch(text)):
-        return None
-    sign, digits, fraction, letter, plus, exponent = form.groups("")
-    shift = int(f"{plus}{exponent}" or 0) - len(fraction)
-    if shift > 0 and letter + plus == "E+":
-        return None
-    number = int(digits + fraction)
-    if shift < 0:
-        number, lost = divmod(number, 10**-shift)
-        if lost:
-            return None
-    else:
-        number *= 10**shift
-    number = -number if sign == "-" else number
-    return number if -(2**63) <= number < 2**63 else None
-
-
-def _check_days(file: ParsedFile, day: date) -> None:
-    """Every row's year, month and day are the partition's; else it is the file that is wrong, not the row."""
-    year, month, of_month = (file.rows[part] for part in ("year", "month", "day"))
-    same = pc.and_(pc.equal(year, day.year), pc.and_(pc.equal(month, day.month), pc.equal(of_month, day.day)))
-    for row in np.flatnonzero(pc.invert(same).fill_null(False).to_numpy()):
-        parts = [part[int(row)].as_py() for part in (year, month, of_month)]
+    parts = [file.rows[column] for column in columns]
+    wanted = [day] if len(columns) == 1 else [day.year, day.month, day.day]
+    # Null where a row lacks a part: for that the schema has a word of its own.
+    pairs = zip(parts, map(pyarrow.scalar, wanted), strict=True)
+    others = [pc.call_function("not_equal", [part, value]) for part, value in pairs]
+    other = reduce(lambda one, two: pc.call_function("or", [one, two]), others)
+    for row in np.flatnonzero(other.fill_null(False).to_numpy()):
+        values = [part[int(row)].as_py() for part in parts]
         try:
-            found = date(*parts)
+            found = values[0] if len(columns) == 1 else date(*values)
         except (ValueError, OverflowError):
-            shown = "-".join(str(part) for part in parts)
-            file.blame(
-                file.lines[row],
-                Fault(("year", "month", "day"), f"year, month, day: {shown} is not a date", "is not a date"),
-            )
+            shown = "-".join(str(value) for value in values)
+            reason = f"{', '.join(columns)}: {shown} is not a date"
+            file.blame(file.lines[row], Fault(tuple(columns), reason, "is not a date"))
         else:
             raise UnreadableFileError(file.name, f"line {file.lines[row]} is of {found}, and the file is for {day}")
 

@@ -1,13 +1,12 @@
 """Files in the landing zone that nobody reads because of their names: said once, by a check on the raw asset."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 
-from assets.flights import partitions as by
-from assets.flights.raw import DAILY_TABLES, REFERENCE_TABLES, raw_key
+from resources.ingestion.tables import LandedTable
 from resources.landing import LandingZone
 from tilth._dagster.event_log import event_numbers
 
@@ -16,15 +15,18 @@ _INTERVAL_SECONDS = 60
 _NAMED = 20
 
 
-def landed_names(landing: LandingZone) -> tuple[list[dg.AssetChecksDefinition], dg.SensorDefinition]:
-    """The checks of the names in this landing zone, and the sensor that evaluates them when what they say changes."""
+def landed_names(
+    tables: Iterable[LandedTable], landing: LandingZone
+) -> tuple[list[dg.AssetChecksDefinition], dg.SensorDefinition]:
+    """Checks of the names in these tables' folders, and the sensor that evaluates them when what they say changes."""
+    declared = list(tables)
 
-    def unread(table: str) -> dict[str, str]:
-        return landing.unread(table, by.days.get_partition_keys() if table in DAILY_TABLES else None)
+    def unread(table: LandedTable) -> dict[str, str]:
+        return landing.unread(table.name, table.by.get_partition_keys() if table.by else None)
 
-    def check_of(table: str) -> dg.AssetChecksDefinition:
+    def check_of(table: LandedTable) -> dg.AssetChecksDefinition:
         @dg.asset_check(
-            asset=raw_key(table),
+            asset=table.key,
             name=NAME,
             description="Every file that has landed for the table has a name by which it is read.",
             # Never true by itself; without a condition the check would be a step of all runs that automation asks for.
@@ -42,19 +44,19 @@ def landed_names(landing: LandingZone) -> tuple[list[dg.AssetChecksDefinition], 
         description="Finds files in the landing zone that nobody reads because of their names.",
     )
     def names(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        told: dict[str, str] = json.loads(context.cursor or "{}")
+        notified: dict[str, str] = json.loads(context.cursor or "{}")
         now, events = {}, []
-        for table in (*DAILY_TABLES, *REFERENCE_TABLES):
+        for table in declared:
             found = unread(table)
-            now[table] = json.dumps(sorted(found))
+            now[table.name] = json.dumps(sorted(found))
             if found:
                 # The UI shows a check as not evaluated when its asset was made since.
-                now[table] += f", at {max(event_numbers(context.instance, raw_key(table)).values(), default=0)}"
-            if now[table] != told.get(table):
-                events.append(dg.AssetCheckEvaluation(asset_key=raw_key(table), check_name=NAME, **_result(found)))
+                now[table.name] += f", at {max(event_numbers(context.instance, table.key).values(), default=0)}"
+            if now[table.name] != notified.get(table.name):
+                events.append(dg.AssetCheckEvaluation(asset_key=table.key, check_name=NAME, **_result(found)))
         return dg.SensorResult(asset_events=events, cursor=json.dumps(now))
 
-    return [check_of(table) for table in (*DAILY_TABLES, *REFERENCE_TABLES)], names
+    return [check_of(table) for table in declared], names
 
 
 def _result(unread: Mapping[str, str]) -> dict[str, Any]:

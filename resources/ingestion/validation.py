@@ -1,11 +1,12 @@
-"""From landed bytes to typed rows: what keeps to the schema goes on, each other line is kept aside with a reason.
+"""From landed bytes to typed rows: what keeps to the schema is accepted, each other line is rejected with a reason.
 
-Every line after a file's header is accounted for: it is a row or it is rejected.
+Every line after a file's header is accounted for: it is one or the other.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ import pandera.pandas as pa
 import pyarrow
 from pandera.errors import SchemaErrorReason, SchemaErrors
 
-from assets.flights.parsing import Fault, ParsedFile, UnreadableFileError, abbreviated, parse
-from assets.flights.schemas import SCHEMAS, arrow_schema
+from resources.ingestion.parsing import Fault, ParsedFile, UnreadableFileError, abbreviated, parse
+from resources.ingestion.tables import LandedTable
 
 REJECTED = pyarrow.schema(
     [
@@ -41,11 +42,11 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Intake:
-    """What a batch of one table's files held.
+class Batch:
+    """What some of one table's files held.
 
     rows: the declared columns, Arrow-backed, in the order of files and lines.
-    rejected: one row per line turned away: partition_day (null for a reference table), file, line (from 1, the
+    rejected: one row per line turned away: partition_day (null for a table that lands whole), file, line (from 1, the
         header), column (names joined by ", "; null when the whole line is at fault), reason (joined by "; "), record
         (the line as it came; bytes that are no text as \\xNN).
     counts: per partition read, a partition without rows too; unreadable ones are absent.
@@ -65,14 +66,14 @@ class Intake:
         return pyarrow.table({name: pyarrow.array(self.rows[name]) for name in self.rows.columns})
 
 
-def read_landed(table: str, files: Iterable[tuple[str, str | None, bytes]]) -> Intake:
+def read_files(table: LandedTable, files: Iterable[tuple[str, str | None, bytes]]) -> Batch:
     """Read landed files of one table as one batch.
 
-    Each file is its name, its partition (None for a table that lands as one file) and its bytes; an iterator is
-    drawn one file at a time. One file that cannot be read holds no other back: it is in `unreadable`.
+    Each file is its name, its partition (None for a table that lands whole) and its bytes; an iterator is drawn one
+    file at a time. One file that cannot be read holds no other back: it is in `unreadable`.
 
-    Rows are validated together, since one pandera call costs more than a day's rows; keys hold the day, so the
-    verdicts are those of file by file. Of rows with the same key the first valid one stays.
+    Rows are validated together, since one pandera call costs more than a day's rows; the verdicts are those of file by
+    file. Of a day's rows with the same key the first valid one stays.
     """
     read: list[ParsedFile] = []
     unreadable: list[UnreadableFileError] = []
@@ -81,20 +82,22 @@ def read_landed(table: str, files: Iterable[tuple[str, str | None, bytes]]) -> I
             read.append(parse(table, name, partition, data))
         except UnreadableFileError as error:
             unreadable.append(error)
-    typed = pyarrow.concat_tables([arrow_schema(table).empty_table(), *(file.rows for file in read)])
+    schema = table.pandera_schema()
+    typed = pyarrow.concat_tables([table.arrow_schema().empty_table(), *(file.rows for file in read)])
     frame = typed.combine_chunks().to_pandas(types_mapper=pd.ArrowDtype)
     places = [(file, line) for file in read for line in file.lines]
 
-    for row, fault in _broken_rules(SCHEMAS[table], frame):
+    for row, fault in _broken_rules(schema, frame):
         file, line = places[row]
         file.blame(line, fault)
     valid = np.fromiter((line not in file.faults for file, line in places), dtype=bool, count=len(places))
-    for row, first in _repeats(SCHEMAS[table], frame[valid]):
-        key, (file, line) = SCHEMAS[table].unique, places[row]
+    key = list(schema.unique or ())
+    for row, first in _repeats(key, table.day, frame[valid]):
+        file, line = places[row]
         file.blame(line, Fault(tuple(key), f"{', '.join(key)}: line {places[first][1]} has the same", "repeated"))
         valid[row] = False
 
-    return Intake(
+    return Batch(
         rows=frame if valid.all() else frame[valid].reset_index(drop=True),
         rejected=pyarrow.Table.from_pylist([row for file in read for row in _rejections(file)], schema=REJECTED),
         counts={f.partition: Count(len(f.texts) - len(f.faults), len(f.faults)) for f in read},
@@ -112,21 +115,25 @@ def _broken_rules(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> Iterator[t
         if any(error.reason_code not in _OF_ROWS for error in broken):
             raise
         for error in sorted(broken, key=lambda error: error.schema is schema):
-            columns = error.check.name.split(", ") if error.schema is schema else [error.schema.name]
-            rule = "is missing" if error.reason_code is SchemaErrorReason.SERIES_CONTAINS_NULLS else error.check.error
-            rows = error.failure_cases["index"].unique()
+            check, cases = cast(pa.Check, error.check), cast(pd.DataFrame, error.failure_cases)
+            columns = str(check.name).split(", ") if error.schema is schema else [error.schema.name]
+            rule = "is missing" if error.reason_code is SchemaErrorReason.SERIES_CONTAINS_NULLS else str(check.error)
+            rows = cases["index"].unique()
             for row, *values in frame.loc[rows, columns].astype(object).itertuples(name=None):
                 given = ", ".join("missing" if pd.isna(value) else abbreviated(str(value)) for value in values)
                 said = rule if given == "missing" else f"{given} {rule}"
                 yield row, Fault(tuple(columns), f"{', '.join(columns)}: {said}", rule)
 
 
-def _repeats(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> Iterator[tuple[int, int]]:
-    """Rows whose key an earlier row has, with that row."""
-    repeated = frame.duplicated(schema.unique)
+def _repeats(key: list[str], day: str, frame: pd.DataFrame) -> Iterator[tuple[int, int]]:
+    """Rows whose key an earlier row of the day has, with that row."""
+    if not key:
+        return
+    key = key if day in key or not day else [*key, day]
+    repeated = frame.duplicated(key)
     if repeated.any():
-        keys = frame[schema.unique].reset_index(names="row")
-        pairs = keys[repeated.to_numpy()].merge(keys[~repeated.to_numpy()], on=schema.unique, suffixes=("", "_first"))
+        keys = frame[key].reset_index(names="row")
+        pairs = keys[repeated.to_numpy()].merge(keys[~repeated.to_numpy()], on=key, suffixes=("", "_first"))
         yield from zip(pairs["row"], pairs["row_first"], strict=True)
 
 
