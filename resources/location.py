@@ -1,11 +1,18 @@
 """A code location in one call: assets in, everything out that the platform does for them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from resources.alert_log import AlertLog
+from resources.ingestion.arrivals import waiting
+from resources.ingestion.assets import landed
+from resources.ingestion.names import landed_names
+from resources.ingestion.sensor import landing_sensor
+from resources.ingestion.tables import LandedTable
 from resources.lake import Lake
 from resources.lake_io import LakeIOManager
 from resources.lake_maintenance import lake_maintenance
@@ -13,6 +20,7 @@ from resources.landing import LandingZone
 from resources.registry import ModelIOManager, ModelRegistry
 from resources.warehouse import Warehouse
 from resources.warehouse_io import WarehouseIOManager, refuse_shared_tables
+from tilth._dagster.asset_graph import graph_of
 from tilth.automation.reconciler import RECONCILER, sweep
 from tilth.automation.sensor import automation_sensor
 from tilth.execution.executor import executor_of
@@ -24,7 +32,7 @@ from tilth.versioning.code import with_code_versions
 
 # Dagster refuses an automation sensor over more.
 _MOST_PER_SENSOR = 500
-_WAREHOUSE = "warehouse_io"
+_WAREHOUSE, _MAINTENANCE = "warehouse_io", "lake_maintenance"
 
 
 def code_location(
@@ -36,8 +44,12 @@ def code_location(
     schedules: Iterable[Any] = (),
     sensors: Iterable[dg.SensorDefinition] = (),
     resources: Mapping[str, Any] | None = None,
+    landing: Iterable[LandedTable] = (),
+    dbt: Path | None = None,
     executor: dg.ExecutorDefinition | None = None,
     pools: Mapping[str, int] | None = None,
+    preload: Sequence[str] = (),
+    settings: Deployment | None = None,
 ) -> dg.Definitions:
     """The definitions of a domain, with all that the platform brings, on the stores that TILTH_* variables name.
 
@@ -47,59 +59,102 @@ def code_location(
       for it that were lost.
     - Those of them from which nothing further is made by a condition are watched for lag (`partition_lag`).
     - Frames are stored in the lake; with `io_manager_key="warehouse_io"` in the warehouse, and models with "model_io".
+    - Tables that land have their raw assets, a sensor that asks for what arrived, with all that can be made of it in
+      the same run, and a check of the files' names.
     - Code versions, alerts, the lake's maintenance, and the executor of the deployment.
 
-    What is given goes before what is brought: a resource of the same name, sensors that look at an asset's condition
-    already, a job or sensor of the same name.
+    What is given goes before what is brought: an asset of the same key, a resource, job or sensor of the same name,
+    sensors that evaluate an asset's condition already.
 
     Args:
         module: the module's `__name__`; its package is the domain, by whose name its alerts are kept.
         assets: `dg.AssetsDefinition`, `dg.AssetSpec`, or lists of them, as `dg.load_assets_from_package_module` makes.
+        landing: the tables whose files feeds leave in the landing zone.
+        dbt: the folder of the dbt project, whose assets are given as others are; for the resource `dbt`.
         executor: of steps, where it is not the deployment's.
         pools: how many steps at once may be in a pool, by its name. The pool "warehouse" takes one where that is a
             DuckDB file, which one process writes, and four elsewhere.
+        preload: modules that steps import and that take long, such as "sklearn.ensemble", imported once before steps
+            are forked. None that starts threads.
+        settings: of the deployment, where they are not those of the environment.
 
     Raises:
         ValueError: two assets with one table in the warehouse; a pool of no asset.
     """
-    deployment = Deployment()
-    lake, warehouse = Lake.of(deployment), Warehouse(deployment.warehouse_uri)
-    own = list(_flat(assets))
-    steps = [asset for asset in own if asset.is_executable and isinstance(asset.node_def, dg.OpDefinition)]
+    settings = settings or Deployment()
+    lake, warehouse, zone = Lake.of(settings), Warehouse(settings.warehouse_uri), LandingZone.of(settings)
+    tables, own = list(landing), list(_flat(assets))
+    there = {key for asset in own for key in asset.keys}
+    own = [*(landed(table) for table in tables if table.key not in there), *own]
     refuse_shared_tables(own, warehouse, _WAREHOUSE)
-    given, checks = list(sensors), list(checks)
     conditioned = [spec.key for asset in own for spec in asset.specs if spec.automation_condition]
-    given += _automation(own, conditioned, given)
-    names = {sensor.name for sensor in given}
-    if conditioned and "partition_lag" not in names:
-        lag_checks, lag_sensor = partition_lag_checks(_last_of(own, conditioned))
-        checks += lag_checks
-        given.append(lag_sensor)
+
+    made = _Made(list(checks), list(sensors))
+    made.add(*_automation(own, conditioned, tables, made.sensors))
+    if tables:
+        made.add(landing_sensor(tables, dg.AssetSelection.assets(*conditioned)))
+        made.add_checks(*landed_names(tables, zone))
+    if conditioned:
+        arrivals = waiting(tables, zone) if tables else None
+        made.add_checks(*partition_lag_checks(_last_of(own, conditioned), waiting=arrivals))
     log = AlertLog(lake, _domain(module))
-    if "alerts" not in names:
-        given.append(alert_sensor(log, deployment.alerts_uri))
+    made.add(alert_sensor(log, settings.alerts_uri))
     jobs = list(jobs)
-    if "lake_maintenance" not in {job.name for job in jobs}:
+    if _MAINTENANCE not in {job.name for job in jobs}:
         # Models do not name the versions that they were trained on yet; the retention of more than a year holds them.
         jobs.append(lake_maintenance(lake, kept=lambda _: {}, also=[log.table]))
-    stores = {
-        "landing": LandingZone.of(deployment),
+
+    brought = {
+        "landing": zone,
         "warehouse": warehouse,
         _WAREHOUSE: WarehouseIOManager(warehouse),
         "io_manager": LakeIOManager(lake),
-        "model_io": ModelIOManager(ModelRegistry.of(deployment, [], [])),
+        "model_io": ModelIOManager(ModelRegistry.of(settings, [], [])),
+        **(_dbt(dbt, warehouse) if dbt else {}),
     }
-    limits = {"warehouse": 1 if warehouse.engine == "duckdb" else 4} if _uses(own, "warehouse") else {}
+    in_use = graph_of(dg.Definitions(own)).pools
+    limits = {"warehouse": 1 if warehouse.engine == "duckdb" else 4} if "warehouse" in in_use else {}
     return dg.Definitions(
-        assets=[*with_code_versions(steps), *(asset for asset in own if asset not in steps)],
-        asset_checks=checks,
+        assets=with_code_versions(own),
+        asset_checks=made.checks,
         jobs=jobs,
         schedules=list(schedules),
-        sensors=given,
-        resources={**stores, **(resources or {})},
-        executor=executor or executor_of(deployment, module),
+        sensors=made.sensors,
+        resources={**brought, **(resources or {})},
+        executor=executor or executor_of(settings, module, *_used_late(tables, warehouse, dbt), in_template=preload),
         metadata=pool_limits(**{**limits, **(pools or {})}),
     )
+
+
+@dataclass
+class _Made:
+    """Checks and sensors: those given, and what is brought that none of them replaces by its name."""
+
+    checks: list[dg.AssetChecksDefinition]
+    sensors: list[dg.SensorDefinition]
+
+    def add(self, *sensors: dg.SensorDefinition) -> None:
+        names = {sensor.name for sensor in self.sensors}
+        self.sensors += [sensor for sensor in sensors if sensor.name not in names]
+
+    def add_checks(self, checks: Iterable[dg.AssetChecksDefinition], sensor: dg.SensorDefinition) -> None:
+        if sensor.name not in {given.name for given in self.sensors}:
+            self.checks += checks
+            self.sensors.append(sensor)
+
+
+def _dbt(project: Path, warehouse: Warehouse) -> dict[str, Any]:
+    from resources.dbt import Dbt, dbt_project  # with it dagster-dbt, a third of what definitions import
+
+    return {"dbt": Dbt(dbt_project(project, warehouse), warehouse)}
+
+
+def _used_late(tables: Sequence[LandedTable], warehouse: Warehouse, dbt: Path | None) -> list[str]:
+    """The modules that the stores import only when a step uses them."""
+    schemas = [table.schema.partition(":")[0] for table in tables]
+    validation = ["resources.ingestion.validation", *dict.fromkeys(schemas)] if tables else []
+    driver = {"duckdb": ["adbc_driver_duckdb.dbapi"]}.get(warehouse.engine, [])
+    return [*validation, *driver, *(["resources.dbt_runner"] if dbt else [])]
 
 
 def _flat(assets: Iterable[Any]) -> Iterator[dg.AssetsDefinition]:
@@ -119,7 +174,10 @@ def _domain(module: str) -> str:
 
 
 def _automation(
-    assets: Sequence[dg.AssetsDefinition], conditioned: Sequence[dg.AssetKey], given: Sequence[dg.SensorDefinition]
+    assets: Sequence[dg.AssetsDefinition],
+    conditioned: Sequence[dg.AssetKey],
+    tables: Sequence[LandedTable],
+    given: Sequence[dg.SensorDefinition],
 ) -> list[dg.SensorDefinition]:
     """Sensors for the conditions that none of the given ones evaluates, and reconcilers beside them."""
     theirs: set[dg.AssetKey] = set()
@@ -133,11 +191,13 @@ def _automation(
         elif sensor.tags.get(RECONCILER):
             reconciled |= selection.resolve(assets)
     left = [key for key in conditioned if key not in theirs]
+    # These checks ask for nothing, but Dagster would make a sensor for conditions that none evaluates.
+    raw_checks = dg.AssetSelection.checks_for_assets(*(table.key for table in tables))
     parts = [left[start : start + _MOST_PER_SENSOR] for start in range(0, len(left), _MOST_PER_SENSOR)]
     found: list[dg.SensorDefinition] = [
         automation_sensor(
             "automation" if len(parts) == 1 else f"automation_{number}",
-            dg.AssetSelection.assets(*part),
+            dg.AssetSelection.assets(*part) | raw_checks if number == 1 else dg.AssetSelection.assets(*part),
             "Evaluates the conditions of the assets, and asks for what they say.",
         )
         for number, part in enumerate(parts, 1)
@@ -151,7 +211,3 @@ def _last_of(assets: Sequence[dg.AssetsDefinition], conditioned: Sequence[dg.Ass
     """Those from which no other of them is made."""
     read = {dep.asset_key for asset in assets for spec in asset.specs for dep in spec.deps if spec.key in conditioned}
     return [key for key in conditioned if key not in read]
-
-
-def _uses(assets: Iterable[dg.AssetsDefinition], pool: str) -> bool:
-    return any(pool in asset.node_def.pools for asset in assets if asset.is_executable)

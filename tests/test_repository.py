@@ -96,13 +96,6 @@ PRIVATE_MEMBERS = {
     *("get_run_step_stats", "get_run_stats", "get_ticks", "all_instigator_state", "get_freshness_state_records"),
     *("get_execution_plan_snapshot", "get_asset_event_summary_records"),
 }
-# What still reaches around the fence. The list only gets shorter.
-NOT_YET_FENCED = {
-    "platform/tilth/execution/concurrency_guard.py",
-    "platform/tilth/execution/steps.py",
-    "platform/tilth/execution/timeouts.py",
-    "resources/dbt_runner.py",
-}
 
 
 def private_uses(source: str) -> list[str]:
@@ -122,8 +115,7 @@ def test_what_is_private_of_dagster_is_used_behind_the_fence_alone() -> None:
     uses = {f"{path.relative_to(ROOT)}": private_uses(path.read_text()) for path in files}
     outside = {path: found for path, found in uses.items() if found and not path.startswith("platform/tilth/_dagster/")}
     told = "Move it into platform/tilth/_dagster/, behind a function with types, and name it in docs/upgrading.md."
-    assert {path: found for path, found in outside.items() if path not in NOT_YET_FENCED} == {}, told
-    assert set(outside) == NOT_YET_FENCED, "Take what is fenced now out of the list."
+    assert outside == {}, told
 
 
 @pytest.mark.parametrize("command", ["dagster definitions validate", "dg check defs"])

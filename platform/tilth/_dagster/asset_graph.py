@@ -148,9 +148,11 @@ def graph_of(defined: dg.RepositoryDefinition | dg.Definitions) -> AssetGraph:
     return AssetGraph(defined.resolve_asset_graph() if isinstance(defined, dg.Definitions) else defined.asset_graph)
 
 
-def function_of(asset: dg.AssetsDefinition) -> Callable[..., Any]:
-    """The function that makes the asset, as a person wrote it."""
-    return asset.op.compute_fn.decorated_fn  # pyright: ignore[reportFunctionMemberAccess]
+def function_of(asset: dg.AssetsDefinition) -> Callable[..., Any] | None:
+    """The function that makes the asset, as a person wrote it; None where no single one does."""
+    op = asset.node_def if asset.is_executable else None
+    wrapped: Any = op.compute_fn if isinstance(op, dg.OpDefinition) else None
+    return wrapped.decorated_fn if wrapped else None
 
 
 def graph_of_run(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> AssetGraph:

@@ -27,7 +27,8 @@ def with_code_versions(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsD
     """
     versioned = []
     for definition in assets:
-        version = code_version(function_of(definition))
+        function = function_of(definition)
+        version = code_version(function) if function else None
         versioned.append(
             definition.map_asset_specs(
                 lambda spec, version=version: spec.replace_attributes(code_version=spec.code_version or version)
