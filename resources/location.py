@@ -112,7 +112,7 @@ def code_location(
         "model_io": ModelIOManager(ModelRegistry.of(settings, [], [])),
         **(_dbt(dbt, warehouse) if dbt else {}),
     }
-    in_use = graph_of(dg.Definitions(own)).pools
+    in_use = graph_of(own).pools
     limits = {"warehouse": 1 if warehouse.engine == "duckdb" else 4} if "warehouse" in in_use else {}
     return dg.Definitions(
         assets=with_code_versions(own),

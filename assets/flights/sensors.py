@@ -3,15 +3,12 @@
 import dagster as dg
 
 from assets.flights.tables import REFERENCE, TABLES
-from resources.ingestion.sensor import landing_sensor
 from tilth.automation.reconciler import sweep
 from tilth.automation.sensor import automation_sensor
 
-# What is made of landed days, in their own run as far as it can be.
+# What is made of landed days.
 FOLLOWING = dg.AssetSelection.groups("staging", "marts", "features", "predictions", "reports")
 
-
-landed_files = landing_sensor(TABLES, FOLLOWING)
 
 RAW_CHECKS = dg.AssetSelection.checks_for_assets(*(table.key for table in TABLES))
 

@@ -18,8 +18,10 @@ from assets.flights import partitions as by
 from assets.flights.dbt_models import daily_models as our_daily_models
 from assets.flights.dbt_models import reference_models as our_reference_models
 from assets.flights.dbt_models import translator
-from assets.flights.sensors import automation_sensors, landed_files
+from assets.flights.sensors import FOLLOWING, automation_sensors
+from assets.flights.tables import TABLES
 from resources.dbt import connection_environment
+from resources.ingestion.sensor import landing_sensor
 
 FOLDER = Path(__file__).parents[2] / "assets/flights/dbt"
 project = DbtProject(project_dir=FOLDER, profiles_dir=FOLDER)
@@ -60,6 +62,6 @@ automation = [
 # Dagster takes a module with two definitions for a mistake: `ours.defs` gets no name here.
 defs = dg.Definitions(
     assets=[daily_models, reference_models, *[asset for asset in others if not asset.keys & in_dbt]],
-    sensors=[landed_files, *automation],
+    sensors=[landing_sensor(TABLES, FOLLOWING), *automation],
     resources={**(ours.defs.resources or {}), "dbt": DbtCliResource(project_dir=project)},
 )

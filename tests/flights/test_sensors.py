@@ -18,9 +18,10 @@ import resources.landing_folder
 import resources.landing_s3
 from assets.flights import replay
 from assets.flights.definitions import definitions
-from assets.flights.sensors import landed_files
-from assets.flights.tables import FLIGHTS
+from assets.flights.sensors import FOLLOWING
+from assets.flights.tables import FLIGHTS, TABLES
 from resources.ingestion.assets import newest_files, read
+from resources.ingestion.sensor import landing_sensor
 from resources.landing import LandingZone
 from resources.landing_files import LandedFile
 from tests.automation import DAILY_DBT, FEATURES, RAW, REFERENCE, Daemon, dates, each
@@ -30,6 +31,8 @@ from tilth.observability import freshness
 
 START = "dagster/asset_partition_range_start"
 END = "dagster/asset_partition_range_end"
+
+landed_files = landing_sensor(TABLES, FOLLOWING)
 
 
 @pytest.fixture

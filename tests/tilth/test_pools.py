@@ -12,6 +12,8 @@ from tilth.execution import pools
 from tilth.execution.pools import apply_pool_limits, pool_limits
 from tilth.settings import Deployment
 
+HERE = "assets.here.definitions"
+
 
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
@@ -47,20 +49,35 @@ def test_a_duckdb_file_takes_one_step_at_once_and_a_server_several(monkeypatch: 
 
 def test_a_changed_limit_is_changed_in_the_instance(instance: dg.DagsterInstance) -> None:
     for limit in (3, 2):
-        assert apply_pool_limits(dg.Definitions([page], metadata=pool_limits(printer=limit)), instance)
+        assert apply_pool_limits(dg.Definitions([page], metadata=pool_limits(printer=limit)), instance, HERE)
         assert limit_of(instance, "printer") == limit
+
+
+def test_of_a_pool_that_two_locations_share_the_smaller_limit_holds_whoever_comes_last(
+    instance: dg.DagsterInstance,
+) -> None:
+    def declare(location: str, limit: int) -> dict[str, int]:
+        return apply_pool_limits(dg.Definitions([page], metadata=pool_limits(printer=limit)), instance, location)
+
+    assert declare(HERE, 1) == {"printer": 1}
+    assert declare("assets.there.definitions", 4) == {"printer": 1}
+    assert limit_of(instance, "printer") == 1
+    assert declare(HERE, 6) == {"printer": 4}
+    assert limit_of(instance, "printer") == 4
+    assert apply_pool_limits(dg.Definitions([page]), instance, "assets.there.definitions") == {"printer": 6}
+    assert limit_of(instance, "printer") == 6
 
 
 def test_definitions_without_pools_change_none(instance: dg.DagsterInstance) -> None:
     instance.event_log_storage.set_concurrency_slots("printer", 5)
-    assert apply_pool_limits(dg.Definitions([page]), instance) == {}
+    assert apply_pool_limits(dg.Definitions([page]), instance, HERE) == {}
     assert limit_of(instance, "printer") == 5
 
 
 def test_a_pool_that_no_asset_is_in_is_an_error_that_names_those_there_are(instance: dg.DagsterInstance) -> None:
     misspelled = dg.Definitions([page], metadata=pool_limits(primter=1))
     with pytest.raises(ValueError, match="No asset is in the pool 'primter'; they are in printer"):
-        apply_pool_limits(misspelled, instance)
+        apply_pool_limits(misspelled, instance, HERE)
 
 
 def test_a_limit_by_which_nothing_could_begin_is_an_error() -> None:

@@ -143,9 +143,13 @@ class AssetGraph:
         return self.dagsters.get(key)
 
 
-def graph_of(defined: dg.RepositoryDefinition | dg.Definitions) -> AssetGraph:
-    """The graph of these definitions."""
-    return AssetGraph(defined.resolve_asset_graph() if isinstance(defined, dg.Definitions) else defined.asset_graph)
+def graph_of(defined: dg.RepositoryDefinition | dg.Definitions | Sequence[dg.AssetsDefinition]) -> AssetGraph:
+    """The graph of these definitions, or of assets that are not part of any yet."""
+    if isinstance(defined, dg.Definitions):  # a tuple too, like all of Dagster's records
+        return AssetGraph(defined.resolve_asset_graph())
+    if isinstance(defined, dg.RepositoryDefinition):
+        return AssetGraph(defined.asset_graph)
+    return AssetGraph(DagsterGraph.from_assets(defined))
 
 
 def function_of(asset: dg.AssetsDefinition) -> Callable[..., Any] | None:

@@ -8,6 +8,7 @@ for each version of the code (tilth/execution/run_template.py).
 
 import argparse
 import importlib
+import json
 import sys
 from typing import Any
 
@@ -17,6 +18,8 @@ from tilth._dagster.asset_graph import graph_of
 from tilth._dagster.event_log import set_pool_limit
 
 _POOLS = "pools"
+# Where an instance keeps what each code location declared.
+_KEPT = "tilth/pools"
 
 
 def pool_limits(**limits: int) -> dict[str, dg.JsonMetadataValue]:
@@ -33,19 +36,33 @@ def pool_limits(**limits: int) -> dict[str, dg.JsonMetadataValue]:
     return {_POOLS: dg.MetadataValue.json(limits)}
 
 
-def apply_pool_limits(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dict[str, int]:
-    """Set the instance's limits to those of the definitions, and return them. Other pools keep what they have.
+def apply_pool_limits(definitions: dg.Definitions, instance: dg.DagsterInstance, location: str) -> dict[str, int]:
+    """Set the instance's limits to those that this code location declares, and return what they are now.
+
+    Of a pool that several locations share, the smallest limit that any of them declared holds. Other pools keep what
+    they have.
+
+    Args:
+        location: the module of the code location.
 
     Raises:
         ValueError: a limit of a pool that no asset is in: its name is misspelled, or no longer used.
     """
-    declared: Any = definitions.metadata.get(_POOLS)
-    limits: dict[str, int] = declared.value if declared else {}
+    metadata: Any = definitions.metadata.get(_POOLS)
+    declared: dict[str, int] = metadata.value if metadata else {}
     used = graph_of(definitions).pools
-    if unknown := sorted(limits.keys() - used):
+    if unknown := sorted(declared.keys() - used):
         raise ValueError(f"No asset is in the pool {unknown[0]!r}; they are in {', '.join(sorted(used)) or 'none'}.")
-    for pool, limit in limits.items():
-        set_pool_limit(instance, pool, limit)
+    kept = instance.daemon_cursor_storage
+    by_location: dict[str, dict[str, int]] = json.loads(kept.get_cursor_values({_KEPT}).get(_KEPT, "{}"))
+    before = by_location.get(location, {})
+    by_location[location] = declared
+    kept.set_cursor_values({_KEPT: json.dumps(by_location)})
+    limits = {}
+    for pool in sorted(before.keys() | declared):
+        if of_all := [theirs[pool] for theirs in by_location.values() if pool in theirs]:
+            limits[pool] = min(of_all)
+            set_pool_limit(instance, pool, limits[pool])
     return limits
 
 
@@ -53,10 +70,11 @@ def main() -> None:
     """Set the limits of the instance in DAGSTER_HOME, and print them."""
     arguments = argparse.ArgumentParser(prog="python -m tilth.execution.pools", description=main.__doc__)
     arguments.add_argument("module", help="the module that holds the definitions, as `defs`")
-    definitions = importlib.import_module(arguments.parse_args().module).defs
+    module = arguments.parse_args().module
+    definitions = importlib.import_module(module).defs
     with dg.DagsterInstance.get() as instance:
         try:
-            limits = apply_pool_limits(definitions, instance)
+            limits = apply_pool_limits(definitions, instance, module)
         except ValueError as error:
             sys.exit(f"{error}")
     for pool, limit in limits.items():

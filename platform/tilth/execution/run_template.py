@@ -67,7 +67,7 @@ def _set_pool_limits(module: str) -> None:
     if isinstance(definitions, dg.Definitions):
         with dg.DagsterInstance.get() as instance:
             try:
-                apply_pool_limits(definitions, instance)
+                apply_pool_limits(definitions, instance, module)
             except ValueError as error:
                 print(f"tilth: the pools of {module} have the limits that they had. {error}", file=sys.stderr)
 
