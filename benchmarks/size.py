@@ -23,7 +23,7 @@ from benchmarks.report import Figure, load_average, report
 from resources.alert_log import AlertLog
 from resources.lake import Lake
 from tests import synthetic
-from tilth.automation.reconciler import sweep
+from tilth.automation.reconciler import reconciler
 from tilth.observability.alerts import alert_sensor
 from tilth.observability.freshness import partition_lag_checks
 
@@ -63,14 +63,14 @@ def size(folder: Path) -> list[Figure]:
 
 
 def looks_of_own_sensors(home: Path, assets: int) -> list[Figure]:
-    """Of sweep, lag and alerts: a look with nothing new, and one after a new day of the first layer, in a process that
-    has looked before; a look of the sweep in all of its ticks together. And the sweep's longest tick of all.
+    """Of reconciler, lag and alerts: a look with nothing new, and one after a new day of the first layer, in a process
+    that has looked before; a look of the reconciler in all of its ticks together. And its longest tick of all.
     """
     load, made = load_average(), synthetic.synthetic(assets, DAYS)
     keys = [dg.AssetKey(synthetic.name_of(number).split("/")) for number in range(assets)]
     checks, lag = partition_lag_checks(keys)
     # Longer than this takes, so that it asks for nothing and the daemon is not needed.
-    missed = sweep("missed", dg.AssetSelection.all(), patience_seconds=86_400)
+    missed = reconciler("reconciler", dg.AssetSelection.all(), patience_seconds=86_400)
     alerts = alert_sensor(AlertLog(Lake(str(home / "lake")), "synthetic"), SecretStr(""))
     sensors = [missed, lag, alerts]
     repository = dg.Definitions(made.assets, asset_checks=checks, sensors=sensors).get_repository_def()
@@ -101,7 +101,7 @@ def looks_of_own_sensors(home: Path, assets: int) -> list[Figure]:
             look(sensor)
             longest = max(longest, *ticks) if sensor is missed else longest
         largest = f"{assets:,} assets x {DAYS:,} days"
-        figures.append(Figure(f"{largest}: the longest tick of the sweep", longest, "s", "<= 60", load))
+        figures.append(Figure(f"{largest}: the longest tick of the reconciler", longest, "s", "<= 60", load))
         for sensor in sensors:
             figures.append(Figure(f"{largest}: {sensor.name}, nothing new", look(sensor), "s", "<= 1", load))
         day = str(synthetic.FIRST_DAY + timedelta(days=DAYS_MADE))

@@ -21,7 +21,7 @@ from resources.registry import ModelIOManager, ModelRegistry
 from resources.warehouse import Warehouse
 from resources.warehouse_io import WarehouseIOManager, refuse_shared_tables
 from tilth._dagster.asset_graph import graph_of
-from tilth.automation.reconciler import RECONCILER, sweep
+from tilth.automation.reconciler import RECONCILER, reconciler
 from tilth.automation.sensor import automation_sensor
 from tilth.execution.executor import executor_of
 from tilth.execution.pools import pool_limits
@@ -203,7 +203,7 @@ def _automation(
         for number, part in enumerate(parts, 1)
     ]
     if left := [key for key in conditioned if key not in reconciled]:
-        found.append(sweep("reconciler", dg.AssetSelection.assets(*left)))
+        found.append(reconciler("reconciler", dg.AssetSelection.assets(*left)))
     return found
 
 

@@ -21,7 +21,7 @@ from resources.warehouse import Warehouse
 from tilth.automation.conditions import on_new_data
 from tilth.settings import Deployment
 from tilth.versioning.content import data_version
-from tilth.versioning.inputs import inputs_metadata
+from tilth.versioning.inputs import REFERENCE, inputs_metadata, saying_of_inputs
 from tilth.versioning.partitions import set_data_versions
 
 
@@ -43,7 +43,7 @@ MAX_ATTEMPTS = 24
 ROW_COUNT = "dagster/partition_row_count"
 
 # What the daily models' tests look up.
-REFERENCE = dg.AssetSelection.assets(["marts", "airlines"], ["marts", "airports"])
+LOOKED_UP = {dg.AssetKey(["marts", "airlines"]), dg.AssetKey(["marts", "airports"])}
 
 
 class FlightsTranslator(DagsterDbtTranslator):
@@ -61,10 +61,10 @@ class FlightsTranslator(DagsterDbtTranslator):
         return metadata
 
     def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition:  # noqa: ARG002
-        return on_new_data(reference=REFERENCE)
+        return on_new_data()
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        spec = super().get_asset_spec(manifest, unique_id, project)
+        spec = saying_of_inputs(super().get_asset_spec(manifest, unique_id, project), REFERENCE, LOOKED_UP)
         if spec.key.path[0] != "marts":
             return spec
         daily = "daily" in manifest["nodes"][unique_id]["tags"]

@@ -15,7 +15,7 @@ from assets.flights.models import (
     in_service,
 )
 from assets.flights.predictions import delays, prediction_quality
-from assets.flights.sensors import automation_sensors, reference_tables, sweeps, weekly_reference_tables
+from assets.flights.sensors import automation_sensors, reconcilers, reference_tables, weekly_reference_tables
 from assets.flights.tables import TABLES, raw_tables
 from resources import code_location
 from resources.landing import LandingZone
@@ -46,7 +46,7 @@ def definitions(deployment: Deployment) -> dg.Definitions:
             prediction_quality,
         ],
         checks=lag_checks,
-        sensors=[*automation_sensors, *sweeps, lag_sensor],
+        sensors=[*automation_sensors, *reconcilers, lag_sensor],
         jobs=[reference_tables],
         schedules=[weekly_reference_tables],
         resources={"model_io": ModelIOManager(ModelRegistry.of(deployment, TRUSTED_TYPES, TENSOR_MODELS))},

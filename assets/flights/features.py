@@ -9,6 +9,7 @@ import pandas as pd
 from assets.flights import partitions as by
 from assets.flights.freshness import DAILY, MONTHLY
 from tilth.automation.conditions import on_complete_window, on_new_data
+from tilth.versioning.inputs import OPTIONAL, REFERENCE
 
 # Weight, in arrivals, of the airports' overall rate in a history rate: a tail number seen twice says little.
 PRIOR_ARRIVALS = 20
@@ -117,15 +118,15 @@ def build_features(departures: pd.DataFrame, lateness: pd.DataFrame, aircraft: p
     ins={
         "departures": dg.AssetIn(["marts", "departures"], input_manager_key="warehouse_io"),
         "lateness": dg.AssetIn(
-            ["marts", "daily_lateness"], partition_mapping=by.history, input_manager_key="warehouse_io"
+            ["marts", "daily_lateness"],
+            partition_mapping=by.history,
+            input_manager_key="warehouse_io",
+            metadata=OPTIONAL,
         ),
-        "aircraft": dg.AssetIn(["marts", "aircraft"], input_manager_key="warehouse_io"),
+        "aircraft": dg.AssetIn(["marts", "aircraft"], input_manager_key="warehouse_io", metadata=REFERENCE),
     },
     metadata={"partition_expr": "flight_date"},
-    automation_condition=on_new_data(
-        optional=dg.AssetSelection.assets(["marts", "daily_lateness"]),
-        reference=dg.AssetSelection.assets(["marts", "aircraft"]),
-    ),
+    automation_condition=on_new_data(),
     freshness_policy=DAILY,
     pool="warehouse",
     group_name="features",

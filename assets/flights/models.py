@@ -29,6 +29,7 @@ from tilth.execution.partitions import for_each_partition
 from tilth.execution.shared_frames import Sliced
 from tilth.execution.timeouts import timeout
 from tilth.versioning.explain import triggers
+from tilth.versioning.inputs import OPTIONAL
 from tilth.versioning.partitions import set_data_versions
 
 # Every type beyond skops' own safe list that a stored model of this domain may hold. Reviewed when a candidate is
@@ -210,9 +211,9 @@ def delay_neural(
     ins={
         "logistic": dg.AssetIn(["models", "delay_logistic"]),
         "boosted": dg.AssetIn(["models", "delay_boosted"]),
-        "neural": dg.AssetIn(["models", "delay_neural"]),
+        "neural": dg.AssetIn(["models", "delay_neural"], metadata=OPTIONAL),
     },
-    automation_condition=on_new_data(optional=dg.AssetSelection.assets(["models", "delay_neural"])),
+    automation_condition=on_new_data(),
     freshness_policy=MONTHLY,
     io_manager_key="model_io",
     group_name="models",
@@ -285,8 +286,10 @@ def comparison_table(candidates: list[StoredModel]) -> dg.MetadataValue:
     key=["models", "in_service"],
     partitions_def=by.service,
     backfill_policy=by.one_step,
-    ins={"champions": dg.AssetIn(["models", "delay_champion"], partition_mapping=by.earlier_champions)},
-    automation_condition=on_changed_data(optional=dg.AssetSelection.assets(["models", "delay_champion"])),
+    ins={
+        "champions": dg.AssetIn(["models", "delay_champion"], partition_mapping=by.earlier_champions, metadata=OPTIONAL)
+    },
+    automation_condition=on_changed_data(),
     io_manager_key="model_io",
     group_name="models",
     owners=["team:flights"],

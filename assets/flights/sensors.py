@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.flights.tables import REFERENCE, TABLES
-from tilth.automation.reconciler import sweep
+from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
 
 # What is made of landed days.
@@ -35,15 +35,13 @@ automation_sensors = [
     ),
 ]
 
-# A refresh of these makes no day again; they are read as they are when a day is made.
-LOOKED_UP = dg.AssetSelection.assets(["marts", "aircraft"], ["marts", "airlines"], ["marts", "airports"])
 TRAINING_SETS = dg.AssetSelection.assets(["features", "training_set"])
 AUTOMATED = dg.AssetSelection.groups("staging", "marts", "features", "models", "predictions", "reports")
 
-sweeps = [
-    sweep("missed", AUTOMATED - TRAINING_SETS, optional=NEURAL, reference=LOOKED_UP, patience_seconds=120),
+reconcilers = [
+    reconciler("reconciler", AUTOMATED - TRAINING_SETS, patience_seconds=120),
     # Their changes are gathered for up to ten minutes.
-    sweep("missed_training_sets", TRAINING_SETS, patience_seconds=900),
+    reconciler("reconciler_training_sets", TRAINING_SETS, patience_seconds=900),
 ]
 
 reference_tables = dg.define_asset_job(

@@ -1,7 +1,7 @@
 """The few things that Dagster's open source lacks. What a data scientist uses is here; it is imported when it is used.
 
 from tilth import compute, timeout, retries, on_new_data, on_complete_window, on_changed_data
-from tilth import for_each_partition, Sliced
+from tilth import for_each_partition, Sliced, OPTIONAL, REFERENCE
 """
 
 import os
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from tilth.execution.partitions import for_each_partition
     from tilth.execution.shared_frames import Sliced
     from tilth.execution.timeouts import timeout
+    from tilth.versioning.inputs import OPTIONAL, REFERENCE
 
 __all__ = [
+    "OPTIONAL",
+    "REFERENCE",
     "Sliced",
     "compute",
     "for_each_partition",
@@ -32,6 +35,8 @@ __all__ = [
 os.environ["PYARROW_IGNORE_TIMEZONE"] = ""
 
 _MODULES = {
+    "OPTIONAL": "versioning.inputs",
+    "REFERENCE": "versioning.inputs",
     "Sliced": "execution.shared_frames",
     "compute": "execution.compute",
     "for_each_partition": "execution.partitions",

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -151,3 +152,21 @@ def test_from_landed_days_to_predictions_each_partition_is_asked_for_exactly_onc
     )
     daemon.made(RAW, ["2013-02-02"])
     assert daemon.follow() == once(each([*DAILY_DBT, FEATURES, PREDICTIONS, QUALITY], ["2013-02-02"]))
+
+
+def test_where_one_day_never_came_lost_requests_for_the_features_of_the_28_days_after_it_are_found(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.made([*RAW, *DAILY_DBT], dates("2013-01-06", "2013-02-10"))
+    repository = daemon.definitions.get_repository_def()
+    sensor, cursor, asked = repository.get_sensor_def("reconciler"), None, set()
+    for now in (1_000_000_000, 1_000_000_000 + 600):
+        monkeypatch.setattr("tilth.automation.reconciler.time", SimpleNamespace(time=lambda now=now: now))
+        tick = sensor.evaluate_tick(dg.build_sensor_context(daemon.instance, cursor, repository_def=repository))
+        cursor = tick.cursor
+        asked |= {
+            (request.tags.get("dagster/asset_partition_range_start"), request.tags["dagster/asset_partition_range_end"])
+            for request in tick.run_requests or ()
+            if dg.AssetKey.from_user_string(FEATURES) in (request.asset_selection or ())
+        }
+    assert asked == {("2013-01-06", "2013-02-10")}

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from resources.alert_log import AlertLog
 from resources.lake import Lake
 from tilth.automation.conditions import on_complete_window, on_new_data
-from tilth.automation.reconciler import sweep
+from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
 from tilth.observability.alerts import alert_sensor
 
@@ -64,7 +64,7 @@ defs = dg.Definitions(
     [sales, cleaned, total, visits, other, beside],
     sensors=[
         automation_sensor("automation", everything, "All of them."),
-        sweep("sweep", everything, interval_seconds=5),
+        reconciler("reconciler", everything, interval_seconds=5),
         alert_sensor(AlertLog(Lake(str(FOLDER / "lake")), "shops"), SecretStr(os.environ.get("SHOPS_WEBHOOK", ""))),
         arrivals,
     ],

@@ -14,7 +14,7 @@ from sqlalchemy.pool import Pool
 
 from tests.postgres.server import dagster_address
 from tilth.automation.conditions import on_new_data
-from tilth.automation.reconciler import sweep
+from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
 from tilth.observability.alert_messages import Message
 from tilth.observability.alerts import alert_sensor
@@ -48,7 +48,7 @@ MADE = dg.AssetSelection.assets(*ASKED)
 LAG_CHECKS, LAG = partition_lag_checks([dg.AssetKey(name) for name in ASKED], warn="10m", fail="1h")
 SENSORS = {
     "conditions": automation_sensor("conditions", MADE, "All of them."),
-    "sweep": sweep("sweep", MADE, patience_seconds=0),
+    "reconciler": reconciler("reconciler", MADE, patience_seconds=0),
     "lag": LAG,
     "alerts": alert_sensor(NothingKept(), SecretStr("")),
 }

@@ -8,7 +8,7 @@ import pytest
 
 from resources import code_location
 from tilth import on_new_data
-from tilth.automation.reconciler import sweep
+from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
 
 MODULE = "assets.shops.definitions"
@@ -65,7 +65,7 @@ def test_what_a_given_sensor_evaluates_is_left_to_it_and_the_rest_is_not_forgott
     made = code_location(
         MODULE,
         assets=ASSETS,
-        sensors=[automation_sensor("of_sales", of_sales, ""), sweep("reconciler_of_sales", of_sales)],
+        sensors=[automation_sensor("of_sales", of_sales, ""), reconciler("reconciler_of_sales", of_sales)],
     )
     assert watched(made, dg.AutomationConditionSensorDefinition, "of_sales") == ["sales"]
     assert watched(made, dg.AutomationConditionSensorDefinition) == ["sales", "visits"]

@@ -1,6 +1,6 @@
 """The named conditions on two small assets: what asks for a partition, once, and what does not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -10,10 +10,10 @@ from tests.automation import DAY, DAYS, Pair, dates
 from tilth.automation.attempts import Answered
 from tilth.automation.conditions import on_changed_data, on_complete_window, on_new_data
 from tilth.automation.ranges import range_tags
+from tilth.versioning.inputs import OPTIONAL, REFERENCE
 
 MONTHS = dg.MonthlyPartitionsDefinition("2013-01", end_date="2013-03", fmt="%Y-%m")
 NEXT_DAY = "2013-01-03"
-LOOKUP = dg.AssetSelection.assets("lookup")
 
 every_condition = pytest.mark.parametrize(
     "condition", [on_new_data(), on_changed_data(), on_complete_window()], ids=["new", "changed", "window"]
@@ -90,11 +90,11 @@ def test_a_window_is_asked_for_when_its_last_missing_day_is_made_whichever_that_
     assert pair.look() == set()
 
 
-@pytest.mark.parametrize("condition", [on_new_data, on_changed_data])
+@pytest.mark.parametrize("condition", [on_new_data(), on_changed_data(), on_complete_window()])
 def test_an_absent_optional_input_holds_nothing_back_and_a_change_of_it_asks(
-    pair: Pair, condition: Callable[..., dg.AutomationCondition]
+    pair: Pair, condition: dg.AutomationCondition
 ) -> None:
-    pair.connect(condition(optional=LOOKUP), inputs=("source", "lookup"))
+    pair.connect(condition, inputs=("source", dg.AssetDep("lookup", metadata=OPTIONAL)))
     pair.made("source")
     assert pair.look() == {DAY}
     pair.made("target")
@@ -103,8 +103,11 @@ def test_an_absent_optional_input_holds_nothing_back_and_a_change_of_it_asks(
     assert pair.look() == {DAY}
 
 
-def test_a_reference_must_be_there_but_a_refresh_of_it_asks_for_nothing(pair: Pair) -> None:
-    pair.connect(on_new_data(reference=LOOKUP), inputs=("source", "lookup"))
+@pytest.mark.parametrize("condition", [on_new_data(), on_changed_data(), on_complete_window()])
+def test_a_reference_must_be_there_but_a_refresh_of_it_asks_for_nothing(
+    pair: Pair, condition: dg.AutomationCondition
+) -> None:
+    pair.connect(condition, inputs=("source", dg.AssetDep("lookup", metadata=REFERENCE)))
     pair.made("source")
     assert pair.look() == set()
     pair.made("lookup")

@@ -10,7 +10,7 @@ from tilth.automation.conditions import on_complete_window, on_new_data
 from tilth.automation.followers import with_followers
 from tilth.automation.page import page
 from tilth.automation.ranges import range_tags
-from tilth.automation.reconciler import sweep
+from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
 from tilth.execution.partitions import for_each_partition
 from tilth.observability.freshness import partition_lag_checks
@@ -62,8 +62,8 @@ ASSETS = [sales, cleaned, total, visits, shoppers, crowds, batch]
 KEYS = [asset.key for asset in ASSETS]
 CHECKS, LAGS = partition_lag_checks(KEYS)
 SENSOR = automation_sensor("sensor", EVERYTHING, "All of them.")
-SWEEP = sweep("sweep", EVERYTHING, patience_seconds=0)
-defs = dg.Definitions(ASSETS, asset_checks=CHECKS, sensors=[SENSOR, SWEEP, LAGS])
+RECONCILER = reconciler("reconciler", EVERYTHING, patience_seconds=0)
+defs = dg.Definitions(ASSETS, asset_checks=CHECKS, sensors=[SENSOR, RECONCILER, LAGS])
 REPOSITORY = defs.get_repository_def()
 FIRST, LAST = "Łódź", "a b"
 
@@ -106,20 +106,20 @@ def ran(instance: dg.DagsterInstance, asset: dg.AssetsDefinition, first: str = "
     assert result.success
 
 
-@pytest.mark.parametrize("sensor", [SENSOR, SWEEP], ids=["automation", "sweep"])
+@pytest.mark.parametrize("sensor", [SENSOR, RECONCILER], ids=["automation", "reconciler"])
 def test_a_range_of_keys_is_asked_for_in_one_run(instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> None:
     assert looked(instance, sensor) == []
     came(instance, "sales", FIRST, "3", LAST)
     assert looked(instance, sensor) == [(["cleaned"], FIRST, LAST)]
 
 
-@pytest.mark.parametrize("sensor", [SENSOR, SWEEP], ids=["automation", "sweep"])
+@pytest.mark.parametrize("sensor", [SENSOR, RECONCILER], ids=["automation", "reconciler"])
 def test_a_dimension_may_be_dynamic(instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> None:
     came(instance, "visits", f"monday|{FIRST}", "monday|3", f"tuesday|{FIRST}", "tuesday|3")
     assert looked(instance, sensor) == [(["shoppers"], f"monday|{FIRST}", "tuesday|3")]
 
 
-@pytest.mark.parametrize("sensor", [SENSOR, SWEEP], ids=["automation", "sweep"])
+@pytest.mark.parametrize("sensor", [SENSOR, RECONCILER], ids=["automation", "reconciler"])
 def test_what_reads_all_keys_is_asked_for_when_all_are_there(
     instance: dg.DagsterInstance, sensor: dg.SensorDefinition
 ) -> None:
@@ -132,12 +132,12 @@ def test_what_reads_all_keys_is_asked_for_when_all_are_there(
 def test_a_key_that_is_added_is_asked_for_and_one_that_is_deleted_is_not(instance: dg.DagsterInstance) -> None:
     came(instance, "sales", FIRST, "3", LAST)
     came(instance, "cleaned", FIRST, "3", LAST)
-    assert looked(instance, SWEEP) == [(["total"], "", "")]
+    assert looked(instance, RECONCILER) == [(["total"], "", "")]
     # Two, as a built context, unlike the daemon's, lets Dagster find no single one.
     instance.add_dynamic_partitions("shops", ["new", "newer"])
     came(instance, "sales", "new", "newer", "3")
     instance.delete_dynamic_partition("shops", "3")
-    assert looked(instance, SWEEP) == [(["cleaned"], "new", "newer")]
+    assert looked(instance, RECONCILER) == [(["cleaned"], "new", "newer")]
 
 
 def test_a_run_is_recorded_with_what_it_read(instance: dg.DagsterInstance) -> None:
@@ -149,7 +149,7 @@ def test_a_run_is_recorded_with_what_it_read(instance: dg.DagsterInstance) -> No
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.metadata[INPUTS].value["cleaned"].keys() == {FIRST, "3", LAST}
-    assert looked(instance, SWEEP) == []
+    assert looked(instance, RECONCILER) == []
 
 
 def test_each_key_of_a_batch_is_recorded_by_itself(instance: dg.DagsterInstance) -> None:

@@ -11,10 +11,10 @@ from tilth.automation.conditions import on_changed_data, on_new_data
 from tilth.automation.followers import with_followers
 from tilth.automation.ranges import range_tags
 from tilth.automation.sensor import automation_sensor
+from tilth.versioning.inputs import OPTIONAL, REFERENCE
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
 DAY, NEXT_DAY = "2013-01-02", "2013-01-03"
-LOOKUP = dg.AssetSelection.assets("lookup")
 ONE_STEP = dg.BackfillPolicy.single_run()
 
 
@@ -32,7 +32,8 @@ class Chain:
         before = dg.TimeWindowPartitionMapping(
             start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True
         )
-        yesterday, optional = dg.AssetDep("history", partition_mapping=before), dg.AssetSelection.assets("history")
+        yesterday = dg.AssetDep("history", partition_mapping=before, metadata=OPTIONAL)
+        lookup = dg.AssetDep("lookup", metadata=REFERENCE)
         self.instance = instance
         self.sensor = automation_sensor("sensor", dg.AssetSelection.all(), "All of them.")
         self.definitions = dg.Definitions(
@@ -40,12 +41,12 @@ class Chain:
                 asset("flights", [], None, **day),
                 asset("weather", [], None, **day),
                 asset("lookup", [], None),
-                asset("joined", ["flights", "weather", "lookup"], on_new_data(reference=LOOKUP), **day),
+                asset("joined", ["flights", "weather", lookup], on_new_data(), **day),
                 asset("history", ["joined"], on_new_data(), **day),
                 asset(
                     "features",
                     ["joined", yesterday],
-                    on_new_data(optional=optional),
+                    on_new_data(),
                     **day | {"backfill_policy": policy},
                 ),
                 asset("scores", ["features"], on_changed_data(), **day),

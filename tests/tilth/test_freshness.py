@@ -24,6 +24,7 @@ from tilth.observability import freshness
 from tilth.observability.freshness import partition_lag_checks
 from tilth.versioning import inputs as input_versions
 from tilth.versioning import staleness as lateness
+from tilth.versioning.inputs import OPTIONAL, REFERENCE
 from tilth.versioning.partitions import set_data_versions
 from tilth.versioning.staleness import Late, late_partitions
 
@@ -35,7 +36,7 @@ FIRST, SECOND, THIRD, NEXT = DAYS.get_partition_keys()
 JANUARY, FEBRUARY = "2013-01", "2013-02"
 KEYS = ("features", "training_set", "model")
 MINUTE, HOUR = 60, 3600
-OPTIONAL, REFERENCE = dg.AssetSelection.assets("rates"), dg.AssetSelection.assets("lookup")
+RATES = dg.AssetSelection.assets("rates")
 
 
 @dataclass
@@ -56,16 +57,16 @@ class Chain:
         self.checks, sensor = partition_lag_checks(
             [dg.AssetKey(key) for key in KEYS],
             waiting=lambda _: self.arrivals(),
-            optional=OPTIONAL,
-            reference=REFERENCE,
         )
         self.definitions = dg.Definitions(
             assets=[
                 self.asset("raw", DAYS),
                 self.asset("lookup", None),
-                self.asset("clean", DAYS, "raw", "lookup"),
+                self.asset("clean", DAYS, "raw", dg.AssetDep("lookup", metadata=REFERENCE)),
                 self.asset("rates", DAYS, "clean"),
-                self.asset("features", DAYS, "clean", dg.AssetDep("rates", partition_mapping=HISTORY)),
+                self.asset(
+                    "features", DAYS, "clean", dg.AssetDep("rates", partition_mapping=HISTORY, metadata=OPTIONAL)
+                ),
                 self.asset("training_set", MONTHS, dg.AssetDep("features", partition_mapping=WHOLE)),
                 self.asset("model", None, "training_set"),
             ],
@@ -127,10 +128,10 @@ class Chain:
         found = dg.AssetRecordsFilter(dg.AssetKey(key), asset_partitions=[partition] if partition else None)
         return self.instance.fetch_materializations(found, limit=1).records[0].timestamp
 
-    def late(self, key: str, reference: dg.AssetSelection = REFERENCE) -> dict[str, Late]:
+    def late(self, key: str, ignored: dg.AssetSelection | None = None) -> dict[str, Late]:
         """The late partitions of an asset, judged without any memory."""
         graph, asset = graph_of(self.definitions), dg.AssetKey(key)
-        return late_partitions(self.instance, graph, [asset], self.arrivals(), OPTIONAL, reference)[asset]
+        return late_partitions(self.instance, graph, [asset], self.arrivals(), ignored)[asset]
 
     def tick(self) -> dict[str, dg.AssetCheckEvaluation]:
         """What a look of the sensor tells, by asset, reported as by the daemon."""
@@ -373,18 +374,18 @@ def test_an_optional_upstream_that_is_not_there_holds_nothing_back_and_one_that_
     }
 
 
-def test_an_upstream_that_is_optional_and_a_reference_makes_nothing_late_whether_it_waits_or_comes(
+def test_an_upstream_that_is_ignored_makes_nothing_late_whether_it_waits_or_comes(
     chain: Chain,
 ) -> None:
     chain.instance.wipe_assets([dg.AssetKey("rates")])
     assert set(chain.late("features")) == {SECOND, THIRD}
-    assert chain.late("features", OPTIONAL | REFERENCE) == {}
+    assert chain.late("features", RATES) == {}
     chain.code["rates"] = "another"
     chain.make("rates", partitions=(FIRST, THIRD))
     assert set(chain.late("features")) == {SECOND, THIRD}
-    assert chain.late("features", OPTIONAL | REFERENCE) == {}
+    assert chain.late("features", RATES) == {}
     chain.land(NEXT)
-    assert set(chain.late("features", OPTIONAL | REFERENCE)) == {NEXT}
+    assert set(chain.late("features", RATES)) == {NEXT}
 
 
 def test_what_a_partition_needs_and_is_not_there_and_will_not_come_holds_it_back(chain: Chain) -> None:

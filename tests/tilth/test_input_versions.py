@@ -1,7 +1,7 @@
 """Each partition says which versions of its inputs it was made from; what lags behind them is found and asked for."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +13,10 @@ from tests.conftest import QUIET
 from tilth._dagster.asset_graph import graph_of
 from tilth.automation.conditions import on_new_data
 from tilth.automation.ranges import range_tags
-from tilth.automation.reconciler import out_of_date, sweep
+from tilth.automation.reconciler import out_of_date, reconciler
 from tilth.automation.sensor import automation_sensor
 from tilth.versioning.explain import triggers
-from tilth.versioning.inputs import INPUTS
+from tilth.versioning.inputs import INPUTS, OPTIONAL, REFERENCE
 from tilth.versioning.partitions import set_data_versions
 
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-11")
@@ -35,12 +35,13 @@ class Chain:
     files: dict[str, str] = field(default_factory=dict)
     during: dict[str, Callable[[], object]] = field(default_factory=dict)
     cursors: dict[str, str | None] = field(default_factory=dict)
+    said_of_history: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         options: dict[str, Any] = {
             "partitions_def": DAYS,
             "backfill_policy": dg.BackfillPolicy.single_run(),
-            "automation_condition": on_new_data(reference=dg.AssetSelection.assets("lookup")),
+            "automation_condition": on_new_data(),
         }
 
         def content(context: dg.AssetExecutionContext, key: str) -> None:
@@ -73,7 +74,9 @@ class Chain:
         @dg.asset
         def lookup() -> None: ...
 
-        @dg.asset(deps=["clean", dg.AssetDep("history", partition_mapping=HISTORY), "lookup"], **options)
+        history = dg.AssetDep("history", partition_mapping=HISTORY, metadata=self.said_of_history)
+
+        @dg.asset(deps=["clean", history, dg.AssetDep("lookup", metadata=REFERENCE)], **options)
         def features(context: dg.AssetExecutionContext) -> None:
             content(context, "features")
             for day, causes in triggers(context, context.partition_keys, ["landed_file"]).items():
@@ -85,11 +88,10 @@ class Chain:
 
         self.assets = [raw, transformed, lookup, features, summary]
         everything = dg.AssetSelection.all()
-        reference = dg.AssetSelection.assets("lookup")
         sensors = [
             automation_sensor("automation", everything, "All."),
-            sweep("sweep", everything, reference=reference, patience_seconds=0),
-            sweep("patient", everything, reference=reference, patience_seconds=PATIENCE),
+            reconciler("reconciler", everything, patience_seconds=0),
+            reconciler("patient", everything, patience_seconds=PATIENCE),
         ]
         self.definitions = dg.Definitions(assets=self.assets, sensors=sensors)
 
@@ -141,13 +143,13 @@ def chain() -> Iterator[Chain]:
         assert chain.run("lookup", days=None)
         assert chain.run("raw", "clean", "history", "features")
         assert chain.run("summary", days=None)
-        assert chain.asks("sweep") == chain.asks("patient") == []
+        assert chain.asks("reconciler") == chain.asks("patient") == []
         yield chain
 
 
 @pytest.fixture
 def minutes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Iterator[int]]:
-    """Minutes that pass on the clock that a sweep goes by, as many as are asked for."""
+    """Minutes that pass on the clock that a reconciler goes by, as many as are asked for."""
     clock = SimpleNamespace(now=1_000_000_000)
     monkeypatch.setattr("tilth.automation.reconciler.time", SimpleNamespace(time=lambda: clock.now))
 
@@ -177,25 +179,25 @@ def test_what_the_same_step_makes_is_read_in_its_new_version(chain: Chain) -> No
 def test_a_day_that_changed_is_asked_for_where_it_is_read_and_only_there(chain: Chain) -> None:
     chain.land("second", FIRST)
     assert chain.run("raw", "clean", "history", days=(FIRST, FIRST))
-    assert chain.asks("sweep") == [(("features",), FIRST, THIRD)]
+    assert chain.asks("reconciler") == [(("features",), FIRST, THIRD)]
     assert chain.run("features")
-    assert chain.asks("sweep") == [(("summary",), "", "")]
+    assert chain.asks("reconciler") == [(("summary",), "", "")]
     assert chain.run("summary", days=None)
-    assert chain.asks("sweep") == []
+    assert chain.asks("reconciler") == []
 
 
 def test_only_the_first_asset_that_lags_is_asked_for(chain: Chain) -> None:
     chain.land("second", SECOND)
     assert chain.run("raw", days=(SECOND, SECOND))
-    assert chain.asks("sweep") == [(("clean",), SECOND, SECOND)]
+    assert chain.asks("reconciler") == [(("clean",), SECOND, SECOND)]
 
 
 def test_a_day_that_was_never_made_is_asked_for_where_all_but_optional_inputs_are_there(chain: Chain) -> None:
     features, history = dg.AssetKey("features"), dg.AssetKey("history")
     chain.instance.wipe_assets([features, history])
-    graph = graph_of(chain.definitions)
-    assert out_of_date(chain.instance, graph, features, set(), 0) == ({FIRST: 0}, set())
-    assert out_of_date(chain.instance, graph, features, set(), 0, {history}) == (
+    with_gaps = Chain(chain.instance, said_of_history=OPTIONAL)
+    assert out_of_date(chain.instance, graph_of(chain.definitions), features, 0) == ({FIRST: 0}, set())
+    assert out_of_date(chain.instance, graph_of(with_gaps.definitions), features, 0) == (
         {FIRST: 0, SECOND: 0, THIRD: 0},
         set(),
     )
@@ -204,7 +206,7 @@ def test_a_day_that_was_never_made_is_asked_for_where_all_but_optional_inputs_ar
 def test_the_same_content_made_again_and_a_refreshed_reference_ask_for_nothing(chain: Chain) -> None:
     assert chain.run("raw", "clean", "history")
     assert chain.run("lookup", days=None)
-    assert chain.asks("sweep") == []
+    assert chain.asks("reconciler") == []
 
 
 def test_a_day_that_changes_after_a_run_has_begun_is_asked_for_when_it_has_ended(chain: Chain) -> None:
@@ -212,13 +214,13 @@ def test_a_day_that_changes_after_a_run_has_begun_is_asked_for_when_it_has_ended
         chain.during.clear()
         chain.land("corrected", SECOND)
         assert chain.run("raw", "clean", "history", days=(SECOND, SECOND))
-        assert chain.asks("sweep") == []  # the day is being made
+        assert chain.asks("reconciler") == []  # the day is being made
 
     chain.during["features"] = meanwhile
     chain.land("second", THIRD)
     assert chain.run("raw", "clean", "history", days=(THIRD, THIRD))
     assert chain.run("features", days=(SECOND, THIRD))
-    assert chain.asks("sweep") == [(("features",), SECOND, THIRD)]
+    assert chain.asks("reconciler") == [(("features",), SECOND, THIRD)]
 
 
 def test_a_day_that_changes_while_nobody_looks_is_asked_for_though_the_conditions_were_reset(chain: Chain) -> None:
@@ -230,7 +232,7 @@ def test_a_day_that_changes_while_nobody_looks_is_asked_for_though_the_condition
     chain.land("third", SECOND)
     assert chain.run("raw", "clean", "history", days=(SECOND, SECOND))
     assert chain.run("lookup", days=None)
-    assert (("features",), SECOND, THIRD) in chain.asks("sweep")
+    assert (("features",), SECOND, THIRD) in chain.asks("reconciler")
 
 
 def test_a_failed_day_is_not_tried_again_until_what_it_reads_changes(chain: Chain) -> None:
@@ -238,21 +240,21 @@ def test_a_failed_day_is_not_tried_again_until_what_it_reads_changes(chain: Chai
     assert chain.run("raw", "clean", "history", days=(THIRD, THIRD))
     chain.during["features"] = lambda: 1 / 0
     assert not chain.run("features", days=(THIRD, THIRD))
-    assert chain.asks("sweep") == []
-    assert chain.asks("sweep") == []
+    assert chain.asks("reconciler") == []
+    assert chain.asks("reconciler") == []
     chain.land("repaired", THIRD)
     assert chain.run("raw", "clean", "history", days=(THIRD, THIRD))
-    assert chain.asks("sweep") == [(("features",), THIRD, THIRD)]
+    assert chain.asks("reconciler") == [(("features",), THIRD, THIRD)]
 
 
 def test_a_day_that_was_never_made_is_asked_for_once_all_that_it_reads_is_there(chain: Chain) -> None:
     fourth = "2013-01-04"
     chain.land("first", fourth)
     assert chain.run("raw", days=(fourth, fourth))
-    assert chain.asks("sweep") == [(("clean",), fourth, fourth)]
+    assert chain.asks("reconciler") == [(("clean",), fourth, fourth)]
     assert chain.run("clean", days=(fourth, fourth))
     # The features of a day read the history of the days before it.
-    assert chain.asks("sweep") == [(("features", "history"), fourth, fourth)]
+    assert chain.asks("reconciler") == [(("features", "history"), fourth, fourth)]
 
 
 def test_each_partition_waits_for_its_own_patience(chain: Chain, minutes: Callable[[int], Iterator[int]]) -> None:
@@ -300,10 +302,10 @@ def test_a_day_waits_while_what_it_reads_is_being_made_and_not_for_another_day(
     chain.land("second", THIRD)
     assert chain.run("raw", "clean", "history", days=(THIRD, THIRD))
     seen: list[object] = []
-    chain.during["clean"] = lambda: seen.extend(chain.asks("sweep"))
+    chain.during["clean"] = lambda: seen.extend(chain.asks("reconciler"))
     assert chain.run("clean", days=(made, made))
     assert seen == asked
-    assert chain.asks("sweep") == [(("features",), THIRD, THIRD)]
+    assert chain.asks("reconciler") == [(("features",), THIRD, THIRD)]
 
 
 def test_the_sensor_says_how_long_it_waits(chain: Chain) -> None:
@@ -317,8 +319,8 @@ def test_a_cursor_of_another_release_is_looked_past(chain: Chain) -> None:
     assert chain.run("raw", days=(FIRST, FIRST))
     unknown = [{"seen": "x"}, {"seen": 3, "watched": [1]}, {"seen": 10**6, "watched": {"features": 7.5}}]
     for cursor in ("", "7", "{}", *map(json.dumps, unknown)):
-        chain.cursors["sweep"] = cursor
-        assert chain.asks("sweep") == [(("clean",), FIRST, FIRST)]
+        chain.cursors["reconciler"] = cursor
+        assert chain.asks("reconciler") == [(("clean",), FIRST, FIRST)]
 
 
 def test_a_partition_says_what_set_it_off_back_to_the_files_that_landed(chain: Chain) -> None:
@@ -344,10 +346,10 @@ def test_a_look_that_takes_too_long_goes_on_in_the_next_ticks_and_asks_for_the_s
     monkeypatch.setattr("tilth.automation.reconciler.PART_SECONDS", -1.0)  # one asset a tick
     chain.land("second", FIRST)
     assert chain.run("raw", "clean", "history", days=(FIRST, FIRST))
-    before, asked = chain.cursors["sweep"], []
+    before, asked = chain.cursors["reconciler"], []
     for _ in range(20):
-        asked += chain.asks("sweep")
-        if chain.cursors["sweep"] != before:
+        asked += chain.asks("reconciler")
+        if chain.cursors["reconciler"] != before:
             break
     assert asked == [(("features",), FIRST, THIRD)]
 
@@ -359,6 +361,6 @@ def test_what_was_made_between_two_ticks_of_a_look_is_not_asked_for(
     chain.land("second", FIRST)
     assert chain.run("raw", "clean", "history", days=(FIRST, FIRST))
     for _ in range(4):  # clean, features, history and summary are judged
-        assert chain.asks("sweep") == []
+        assert chain.asks("reconciler") == []
     assert chain.run("features", days=(FIRST, SECOND))
-    assert [asks for _ in range(4) for asks in chain.asks("sweep")] == [(("features",), THIRD, THIRD)]
+    assert [asks for _ in range(4) for asks in chain.asks("reconciler")] == [(("features",), THIRD, THIRD)]

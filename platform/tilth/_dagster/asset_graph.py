@@ -99,10 +99,10 @@ class AssetGraph:
         """What is the same for assets that one op makes, and different for others."""
         return id(self._node(key).assets_def)
 
-    def input_metadata(self, key: dg.AssetKey, parent: dg.AssetKey) -> Mapping[str, Any]:
+    def input_metadata(self, key: dg.AssetKey, parent: dg.AssetKey) -> Mapping[str, object]:
         """What the asset says of an input: the metadata of its `AssetIn` or `AssetDep`."""
         definition = self._node(key).assets_def
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for dependency in definition.specs_by_key[key].deps:
             if dependency.asset_key == parent:
                 found |= dependency.metadata
@@ -110,7 +110,7 @@ class AssetGraph:
             for name, of_input in definition.computation.keys_by_input_name.items():
                 if of_input == parent:
                     found |= definition.computation.node_def.input_dict[name].metadata
-        return found
+        return {name: said.value if isinstance(said, dg.MetadataValue) else said for name, said in found.items()}
 
     def reads(self, key: dg.AssetKey, partitions: Iterable[str]) -> dict[str, Reads]:
         """By partition of the asset, those that it reads of each asset directly upstream of it."""

@@ -52,7 +52,29 @@ class OwnCondition(dg.AutomationCondition[dg.AssetKey]):
         return dg.AutomationResult(context, candidates if found else context.get_empty_subset())
 
 
-@record
+class _OfAssets(dg.AutomationCondition[dg.AssetKey]):
+    def __init__(self, holds: Callable[[AssetGraph, dg.AssetKey], bool], description: str) -> None:
+        self._holds, self._description = holds, description
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+    @property
+    def requires_cursor(self) -> bool:
+        return False
+
+    def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
+        holds = self._holds(AssetGraph(context.asset_graph_view.asset_graph), context.key)
+        return dg.AutomationResult(context, context.candidate_subset if holds else context.get_empty_subset())
+
+
+def of_assets(holds: Callable[[AssetGraph, dg.AssetKey], bool], description: str) -> dg.AutomationCondition:
+    """A condition that holds of all partitions of an asset or of none."""
+    return _OfAssets(holds, description)
+
+
+@record(checked=False)
 class _AnyOtherInput(AnyDepsCondition):
     left_out: Any = None
 

@@ -10,62 +10,57 @@ seen by `tilth.automation.reconciler`.
 
 A run that changes an input may be about to make the partition too: that is waited for. Only where it failed before it
 came to the partition, as does a range with one bad day, the partition is asked for by itself.
+
+What an asset says of an input is heeded by all of them, by the reconciler and by partition lag: that its absent
+partitions hold nothing back (`metadata=OPTIONAL` on the `AssetIn` or `AssetDep`), or that it must be there but its
+refresh makes no partition again (`metadata=REFERENCE`).
 """
 
 import dagster as dg
 from dagster import AutomationCondition as Condition
 
+from tilth._dagster.asset_graph import AssetGraph
+from tilth._dagster.automation import any_input_matches, of_assets
 from tilth.automation.attempts import Answered
+from tilth.versioning.inputs import optional_inputs, reference_inputs
 
 
-def _settled(
-    due: dg.AutomationCondition, required: dg.AutomationCondition, label: str, **options: object
-) -> dg.AutomationCondition:
-    """`due` happened since the last request, `required` inputs are there, and nothing is under way.
-
-    The label, which the UI shows, says with which options.
-    """
+def _settled(due: dg.AutomationCondition, label: str) -> dg.AutomationCondition:
+    """`due` happened since the last request, what is required is there, and nothing is under way."""
     # Not since_last_handled(), which also forgets what was there before the sensor's first look.
     pending = due.since(Condition.newly_requested() | Condition.newly_updated())
     idle = ~Condition.any_deps_in_progress() & ~Condition.in_progress()
     unanswered = ~Answered() | Condition.any_deps_match(Condition.will_be_requested())
-    said = [f"{name} {value}".replace('"', "") for name, value in options.items() if value is not None]
-    return (pending & required & idle & unanswered).with_label("; ".join([label, *said]))
+    return (pending & _present() & idle & unanswered).with_label(label)
 
 
-def _changed(ignored: dg.AssetSelection | None = None) -> dg.AutomationCondition:
+def _changed() -> dg.AutomationCondition:
     """An input came or has new content."""
     # Also by a run that makes the asset (executed_with_root_target): it may make other partitions of it, the features
     # of a day that was sent again, but not those of the 28 days after it.
-    changed = Condition.any_deps_match(Condition.data_version_changed())
-    return (changed.ignore(ignored) if ignored else changed) | Condition.newly_missing()
+    return any_input_matches(Condition.data_version_changed(), reference_inputs) | Condition.newly_missing()
 
 
-def _present(optional: dg.AssetSelection | None) -> dg.AutomationCondition:
+def _present() -> dg.AutomationCondition:
     """Every required input is there or on its way; where all may be absent, at least one is."""
-    missing = Condition.any_deps_missing()
-    if optional is None:
-        return ~missing
-    return ~missing.ignore(optional) & Condition.any_deps_match(~Condition.missing() | Condition.will_be_requested())
+    missing = any_input_matches(Condition.missing() & ~Condition.will_be_requested(), optional_inputs)
+    some = Condition.any_deps_match(~Condition.missing() | Condition.will_be_requested())
+    return ~missing & (of_assets(_requires_something, "Not all that it reads may be absent") | some)
 
 
-def on_new_data(
-    *, optional: dg.AssetSelection | None = None, reference: dg.AssetSelection | None = None
-) -> dg.AutomationCondition:
+def _requires_something(graph: AssetGraph, key: dg.AssetKey) -> bool:
+    return not graph.parents(key) or bool(graph.parents(key) - optional_inputs(graph, key))
+
+
+def on_new_data() -> dg.AutomationCondition:
     """A partition is made when an upstream partition that it reads came or has new content, at any age: transformations
     and features, partition by partition. Making the same content again asks for nothing. It is asked for together with
     what it reads of required inputs, so that a chain of such assets is one run.
-
-    Args:
-        optional: upstream assets whose absent partitions do not hold this one back (a history with gaps).
-        reference: upstream tables that must exist but whose refresh does not make every partition again.
     """
-    beside = Condition.any_deps_match(Condition.will_be_requested())
-    for other in (optional, reference):
-        beside = beside.ignore(other) if other else beside
-    return _settled(
-        _changed(reference) | beside, _present(optional), "on new data", optional=optional, reference=reference
+    beside = any_input_matches(
+        Condition.will_be_requested(), lambda graph, key: optional_inputs(graph, key) | reference_inputs(graph, key)
     )
+    return _settled(_changed() | beside, "on new data")
 
 
 def on_complete_window(*, again: str | None = None) -> dg.AutomationCondition:
@@ -74,17 +69,18 @@ def on_complete_window(*, again: str | None = None) -> dg.AutomationCondition:
 
     Args:
         again: a cron schedule. Changes are gathered, and a partition that exists is made again at its next tick: of
-            days that are sent again one by one, the first does not set off all that is downstream, and then each other.
+            days that are sent again one by one, the first does not trigger all that is downstream, and then each other.
     """
-    due = _changed()
+    due, label = _changed(), "on complete window"
     if again is not None:
         handled = Condition.newly_requested() | Condition.newly_updated()
         due = due.since(handled) & (Condition.missing() | Condition.cron_tick_passed(again).since(due | handled))
-    return _settled(due, _present(None), "on complete window", again=again)
+        label = f"{label}; again {again}"
+    return _settled(due, label)
 
 
-def on_changed_data(*, optional: dg.AssetSelection | None = None) -> dg.AutomationCondition:
+def on_changed_data() -> dg.AutomationCondition:
     """A partition is made when an upstream partition came or has new content, and all that it reads is there: models,
-    and what is scored by them. `optional` as in `on_new_data`.
+    and what is scored by them.
     """
-    return _settled(_changed(), _present(optional), "on changed data", optional=optional)
+    return _settled(_changed(), "on changed data")

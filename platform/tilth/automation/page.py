@@ -1,4 +1,4 @@
-"""A page that says what sets off what, made of a module's definitions: `python -m tilth.automation.page <module>`."""
+"""A page that says what triggers what, made of a module's definitions: `python -m tilth.automation.page <module>`."""
 
 import argparse
 import importlib
@@ -11,6 +11,7 @@ import dagster as dg
 from tilth._dagster.asset_graph import AssetGraph, graph_of
 from tilth._dagster.event_log import NO_PARTITION
 from tilth.automation import conditions as automation
+from tilth.versioning.inputs import optional_inputs, reference_inputs
 
 CONDITIONS: dict[str, Callable[..., dg.AutomationCondition]] = {
     "on new data": automation.on_new_data,
@@ -24,7 +25,7 @@ def page(definitions: dg.Definitions, module: str) -> str:
     repository = definitions.get_repository_def()
     graph = graph_of(repository)
     lines = [
-        "# What sets off what",
+        "# What triggers what",
         "",
         f"Made by `python -m tilth.automation.page {module} > docs/automation.md`; a test compares the two.",
         "",
@@ -37,7 +38,9 @@ def page(definitions: dg.Definitions, module: str) -> str:
     lines += [
         "",
         "An asset's partition is asked for when what it reads comes or changes, as its condition says. Where it reads "
-        "more than the partition of its own name, the table says how many, for its last one.",
+        "more than the partition of its own name, the table says how many, for its last one. Absent partitions of what "
+        "is *optional* hold nothing back; a *reference* must be there, but its refresh makes nothing again: "
+        "`dg.AssetIn(…, metadata=OPTIONAL)` says so, or `REFERENCE`.",
         "",
         "| asset | by | condition | reads |",
         "|---|---|---|---|",
@@ -49,7 +52,10 @@ def page(definitions: dg.Definitions, module: str) -> str:
                 continue
             last = (partitions.get_last_partition_key() if partitions else None) or NO_PARTITION
             reads = graph.reads(key, [last])[last]
-            read = [f"`{parent.to_user_string()}`{_window(last, keys)}" for parent, keys in reads.items()]
+            said = dict.fromkeys(optional_inputs(graph, key), " optional") | dict.fromkeys(
+                reference_inputs(graph, key), " reference"
+            )
+            read = [f"`{p.to_user_string()}`{_window(last, keys)}{said.get(p, '')}" for p, keys in reads.items()]
             label = condition.get_label() or condition.name
             row = f"`{key.to_user_string()}` | {_partitions(partitions)} | `{label}` | {', '.join(read)}"
             lines.append(f"| {row} |")

@@ -20,7 +20,7 @@ from tilth._dagster.connections import kept_connections
 from tilth._dagster.event_log import Attempts, attempts, event_numbers, newest_event, present_versions
 from tilth.automation.attempts import tried_in_vain
 from tilth.automation.sensor import in_ranges
-from tilth.versioning.inputs import inputs_of, recorded_inputs
+from tilth.versioning.inputs import inputs_of, optional_inputs, recorded_inputs, reference_inputs
 
 # Conditions answer within seconds, and a debounced one within its interval; what is older than this they have missed.
 PATIENCE_SECONDS = 600
@@ -31,12 +31,10 @@ _WHOLE_SECONDS = 86_400
 RECONCILER = "tilth/reconciler"
 
 
-def sweep(
+def reconciler(
     name: str,
     target: dg.AssetSelection,
     *,
-    optional: dg.AssetSelection | None = None,
-    reference: dg.AssetSelection | None = None,
     patience_seconds: int = PATIENCE_SECONDS,
     interval_seconds: int = 60,
 ) -> dg.SensorDefinition:
@@ -50,8 +48,6 @@ def sweep(
     change without end, it is asked for once in `patience_seconds`: neither at every look nor never.
 
     Args:
-        optional: upstream assets whose absent partitions hold nothing back, as in `tilth.automation.conditions`.
-        reference: upstream tables whose refresh makes no partition out of date.
         patience_seconds: longer than the longest `again` of the conditions, which it would otherwise not wait for.
     """
 
@@ -67,7 +63,7 @@ def sweep(
         description=f"Finds partitions that have been out of date for {patience_seconds} s or longer, made from older "
         "inputs than the present ones, and asks for them.",
     )
-    def swept(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    def reconcile(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         # Taken out, so that a tick that failed amid its part leaves none of it.
         look = looks.pop(context.cursor, None)
         if look is None:
@@ -75,7 +71,7 @@ def sweep(
             cursor = _cursor(context, now)
             if newest == cursor["seen"] and not cursor["watched"]:
                 return dg.SkipReason("Nothing was made since the last look.")
-            look = _Look(context, target, optional, reference, cursor, newest, now)
+            look = _Look(context, target, cursor, newest, now)
         until = monotonic() + PART_SECONDS
         with (
             kept_connections(context.instance),
@@ -89,7 +85,7 @@ def sweep(
             return dg.SensorResult(run_requests=requests, cursor=context.cursor, skip_reason=None if requests else said)
         return dg.SensorResult(run_requests=requests, cursor=look.cursor())
 
-    return swept
+    return reconcile
 
 
 class _Look:
@@ -99,14 +95,11 @@ class _Look:
         self,
         context: dg.SensorEvaluationContext,
         target: dg.AssetSelection,
-        optional: dg.AssetSelection | None,
-        reference: dg.AssetSelection | None,
         cursor: Mapping[str, Any],
         newest: int,
         now: int,
     ) -> None:
         graph = _graph(context)
-        self._gaps, self._ignored = (graph.resolve(chosen) if chosen else set() for chosen in (optional, reference))
         self._before, self._newest, self._now = cursor, newest, now
         # What depends on no event, such as a partition that is there since midnight, is seen by a look at everything.
         self._is_whole = not 0 <= now - cursor["whole"] < _WHOLE_SECONDS
@@ -160,13 +153,13 @@ class _Look:
     def _judge(self, instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey) -> None:
         seen, before = self._before["seen"], self._before["watched"].get(key.to_user_string(), {})
         since = 0 if self._is_whole else seen
-        found, self._busy[key] = out_of_date(instance, graph, key, self._ignored, since, self._gaps, before)
+        found, self._busy[key] = out_of_date(instance, graph, key, since, before)
         self._late[key] = {p: self._now if last > seen else before.get(p, self._now) for p, last in found.items()}
 
     def _to_be_asked(self, instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, until: int) -> list[str]:
         asked = _ready(instance, graph, key, self._late, until)
         if asked and self._parts > 1:  # what was judged in an earlier tick may have been made since
-            still, _ = out_of_date(instance, graph, key, self._ignored, self._newest, self._gaps, asked)
+            still, _ = out_of_date(instance, graph, key, self._newest, asked)
             asked = [partition for partition in asked if partition in still]
         return asked
 
@@ -175,17 +168,13 @@ def out_of_date(
     instance: dg.DagsterInstance,
     graph: AssetGraph,
     key: dg.AssetKey,
-    ignored: Collection[dg.AssetKey],
     since: int,
-    optional: Collection[dg.AssetKey] = (),
     watched: Collection[str] = (),
 ) -> tuple[dict[str, int], set[str]]:
     """Partitions of the asset made from older inputs than the present ones, or not made though all inputs are there.
 
     Args:
-        ignored: inputs that make nothing out of date; they must be there nevertheless.
         since: only what changed or was made after the event of this number is looked at; 0 for everything.
-        optional: inputs whose absent partitions hold nothing back.
         watched: partitions that are looked at in any case.
 
     To be called in a `dg.partition_loading_context` of the instance, which keeps the keys of dynamic partitions.
@@ -204,6 +193,7 @@ def out_of_date(
     busy = _under_way(instance, tried)
     in_vain = tried_in_vain(instance, graph, key, tried, tried)
     last_tried = {p: attempt.number for p, attempt in tried.items()}
+    optional, reference = optional_inputs(graph, key), reference_inputs(graph, key)
     missing, changed = set(), set()
     for partition, read in reads.items():
         wanted = [(parent, numbers[parent].get(p)) for parent, parts in read.items() for p in parts]
@@ -216,7 +206,7 @@ def out_of_date(
                 missing.add(partition)
         elif max(latest, made[partition]) > since or partition in watched:
             changed.add(partition)
-    versions = {parent: present_versions(instance, parent) for parent in numbers if parent not in ignored}
+    versions = {parent: present_versions(instance, parent) for parent in numbers if parent not in reference}
     for partition, inputs in recorded_inputs(instance, key, [made[partition] for partition in changed]).items():
         present = inputs_of({parent: reads[partition][parent] for parent in versions}, versions)
         if any(inputs[name] != present[name] for name in inputs.keys() & present.keys()):

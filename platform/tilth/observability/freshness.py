@@ -34,8 +34,7 @@ def partition_lag_checks(
     warn: str = "10m",
     fail: str = "1h",
     waiting: Callable[[dg.DagsterInstance], Arrivals] | None = None,
-    optional: dg.AssetSelection | None = None,
-    reference: dg.AssetSelection | None = None,
+    ignored: dg.AssetSelection | None = None,
     name: str = "partition_lag",
 ) -> tuple[list[dg.AssetChecksDefinition], dg.SensorDefinition]:
     """A check for each of these assets, and a running sensor that evaluates them, every 30 seconds and without a run.
@@ -52,10 +51,8 @@ def partition_lag_checks(
         warn: such as "90s", "10m" or "2h"; longer than the asset takes when all is well, and than its conditions wait.
         waiting: what has arrived for assets without inputs and is not read yet. Without it, lag counts from when they
             were made.
-        optional: upstream assets whose absent partitions hold nothing back, as in `tilth.automation.conditions`.
-        reference: upstream tables that must be there but whose refresh makes nothing late, as in
-        `tilth.automation.reconciler`. What is
-            in both selections makes nothing late in any case.
+        ignored: upstream assets that make nothing late, whether they wait or come, as one that only some deployments
+            make. What an asset says of its inputs (`tilth.versioning.inputs`) is heeded without asking.
         name: of the checks and of the sensor.
 
     Raises:
@@ -69,7 +66,7 @@ def partition_lag_checks(
     def look(
         instance: dg.DagsterInstance, graph: AssetGraph, keys: Sequence[dg.AssetKey], arrivals: Arrivals
     ) -> LatePartitions:
-        return late_partitions(instance, graph, keys, arrivals, optional, reference, memory)
+        return late_partitions(instance, graph, keys, arrivals, ignored, memory)
 
     def check_of(key: dg.AssetKey) -> dg.AssetChecksDefinition:
         @dg.asset_check(

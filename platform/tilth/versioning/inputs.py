@@ -8,13 +8,21 @@ reads, as metadata `inputs`: by them `tilth.automation.reconciler` finds what wa
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Container, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, cast
 
 import dagster as dg
 
+from tilth._dagster.asset_graph import AssetGraph
 from tilth._dagster.event_log import DATA_VERSION, NO_PARTITION, materializations, present_versions
 from tilth._dagster.step_events import Step, step_of
+
+OPTIONAL = {"tilth/optional": True}
+"""Metadata of an `AssetIn` or `AssetDep`: its absent partitions hold nothing back, as of a history with gaps."""
+
+REFERENCE = {"tilth/reference": True}
+"""Metadata of an `AssetIn` or `AssetDep`: it must be there, but new content of it makes no partition again."""
 
 INPUTS = "inputs"
 
@@ -24,6 +32,24 @@ ALL = "all"
 
 Inputs = dict[str, dict[str, str]]
 """By upstream asset and its partition, the data version."""
+
+
+def optional_inputs(graph: AssetGraph, key: dg.AssetKey) -> AbstractSet[dg.AssetKey]:
+    """The inputs of the asset whose absent partitions hold nothing back."""
+    return {parent for parent in graph.parents(key) if OPTIONAL.items() <= graph.input_metadata(key, parent).items()}
+
+
+def reference_inputs(graph: AssetGraph, key: dg.AssetKey) -> AbstractSet[dg.AssetKey]:
+    """The inputs of the asset that must be there, but whose new content makes no partition again."""
+    return {parent for parent in graph.parents(key) if REFERENCE.items() <= graph.input_metadata(key, parent).items()}
+
+
+def saying_of_inputs(spec: dg.AssetSpec, said: Mapping[str, Any], keys: Container[dg.AssetKey]) -> dg.AssetSpec:
+    """The spec, where its inputs are not written by hand, as dbt's are not, with `OPTIONAL` or `REFERENCE` said of
+    those among these keys.
+    """
+    deps = [dep._replace(metadata={**dep.metadata, **said}) if dep.asset_key in keys else dep for dep in spec.deps]
+    return spec.replace_attributes(deps=deps)
 
 
 def recorded_inputs(instance: dg.DagsterInstance, key: dg.AssetKey, numbers: Sequence[int]) -> dict[str, Inputs]:

@@ -16,7 +16,8 @@ so that a step forward does not start the lag anew. Content that is made again a
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -30,7 +31,15 @@ from tilth._dagster.event_log import (
     newest_number,
     present_versions,
 )
-from tilth.versioning.inputs import ALL, INPUTS, Inputs, inputs_of, recorded_inputs
+from tilth.versioning.inputs import (
+    ALL,
+    INPUTS,
+    Inputs,
+    inputs_of,
+    optional_inputs,
+    recorded_inputs,
+    reference_inputs,
+)
 
 Arrivals = Mapping[dg.AssetKey, Mapping[str, float]]
 """By asset and partition, since when (seconds of the epoch) something is there that the asset does not hold yet."""
@@ -60,8 +69,7 @@ def late_partitions(
     graph: AssetGraph,
     assets: Sequence[dg.AssetKey],
     arrivals: Arrivals,
-    optional: dg.AssetSelection | None = None,
-    reference: dg.AssetSelection | None = None,
+    ignored: dg.AssetSelection | None = None,
     memory: "Memory | None" = None,
 ) -> LatePartitions:
     """By asset, its late partitions; arguments as of `partition_lag_checks`.
@@ -77,20 +85,21 @@ def late_partitions(
         above |= new
         left += new
     keys = [key for key in graph.keys if key in above]
-    gaps, lookups = (graph.resolve(chosen, allow_missing=True) if chosen else set() for chosen in (optional, reference))
+    left_out = graph.resolve(ignored, allow_missing=True) if ignored else set()
     late: LatePartitions = {}
     with dg.partition_loading_context(dynamic_partitions_store=instance):
-        log = _Log(instance, graph, keys, lookups, memory or Memory())
+        log = _Log(instance, graph, keys, left_out, memory or Memory())
         for key in keys:
             if graph.parents(key) <= {key}:
                 late[key] = {partition: Late(at, (key, partition)) for partition, at in arrivals.get(key, {}).items()}
             else:
-                late[key] = _late_of(log, key, late, gaps)
+                late[key] = _late_of(log, key, late)
     return {key: late[key] for key in assets}
 
 
-def _late_of(log: "_Log", key: dg.AssetKey, late: LatePartitions, optional: Collection[dg.AssetKey]) -> dict[str, Late]:
+def _late_of(log: "_Log", key: dg.AssetKey, late: LatePartitions) -> dict[str, Late]:
     """The late partitions of an asset with inputs, when those of its inputs are known."""
+    optional, lookups = log.optional(key), log.lookups(key)
     made, recorded = log.numbers[key], log.recorded(key)
     # By partition, what is late above it; and what it does not hold: sets of partitions, each complete with its newest.
     behind: dict[str, list[Late]] = {}
@@ -99,16 +108,16 @@ def _late_of(log: "_Log", key: dg.AssetKey, late: LatePartitions, optional: Coll
         pairs = [(parent, p) for parent, parts in read.items() for p in parts]
         there = {pair for pair in pairs if pair[1] in log.numbers[pair[0]]}
         # What may be absent and is only looked up keeps nobody waiting.
-        awaited = [pair for pair in pairs if pair[0] not in optional or pair[0] not in log.lookups]
+        awaited = [pair for pair in pairs if pair[0] not in optional or pair[0] not in lookups]
         coming = {pair: late[pair[0]][pair[1]] for pair in awaited if pair[1] in late[pair[0]]}
         needed = [pair for pair in pairs if pair[0] not in optional]
         if not (there or coming) or any(pair not in there and pair not in coming for pair in needed):
             continue
         if partition in made:
-            behind[partition] = [one for pair, one in coming.items() if pair[0] not in log.lookups]
-            lacking[partition] = log.changed(read, recorded.get(partition, {}))
+            behind[partition] = [one for pair, one in coming.items() if pair[0] not in lookups]
+            lacking[partition] = log.changed(read, recorded.get(partition, {}), lookups)
         else:
-            behind[partition] = [one for pair, one in coming.items() if pair not in there or pair[0] not in log.lookups]
+            behind[partition] = [one for pair, one in coming.items() if pair not in there or pair[0] not in lookups]
             lacking[partition] = [needed] if needed else [[pair] for pair in {*there, *coming}]
     first = log.times((pair for p, sets in lacking.items() if p not in made for s in sets for pair in s), first=True)
     came = log.times((pair for p, sets in lacking.items() if p in made for s in sets for pair in s), first=False)
@@ -145,10 +154,10 @@ class _Log:
         instance: dg.DagsterInstance,
         graph: AssetGraph,
         keys: Sequence[dg.AssetKey],
-        lookups: Collection[dg.AssetKey],
+        ignored: AbstractSet[dg.AssetKey],
         memory: Memory,
     ) -> None:
-        self._instance, self._graph, self.lookups, self._memory = instance, graph, lookups, memory
+        self._instance, self._graph, self._ignored, self._memory = instance, graph, ignored, memory
         newest = newest_number(instance)
         if newest < memory.newest:  # of another log, whose numbers say nothing here
             for known in (memory.reads, memory.versions, memory.inputs, memory.histories):
@@ -165,6 +174,14 @@ class _Log:
             versions = {p: version for p, version in found.items() if p in self.numbers[key]}
             self._memory.versions[key] = self.numbers[key], versions
         return versions
+
+    def optional(self, key: dg.AssetKey) -> AbstractSet[dg.AssetKey]:
+        """The inputs whose absent partitions hold nothing back."""
+        return optional_inputs(self._graph, key) | self._ignored
+
+    def lookups(self, key: dg.AssetKey) -> AbstractSet[dg.AssetKey]:
+        """The inputs whose new content makes nothing late."""
+        return reference_inputs(self._graph, key) | self._ignored
 
     def reads(self, key: dg.AssetKey) -> dict[str, Reads]:
         """By partition, what it reads of other assets."""
@@ -185,10 +202,12 @@ class _Log:
         known.update({(key, p): (numbers[p], found.get(p, {})) for p in new})
         return {p: known[key, p][1] for p in numbers}
 
-    def changed(self, read: Mapping[dg.AssetKey, Sequence[str]], recorded: Inputs) -> list[list[Pair]]:
+    def changed(
+        self, read: Mapping[dg.AssetKey, Sequence[str]], recorded: Inputs, lookups: AbstractSet[dg.AssetKey]
+    ) -> list[list[Pair]]:
         """What is there in another version than the recorded one, each by itself; all of it where one hash is kept."""
         sets: list[list[Pair]] = []
-        judged = {parent: parts for parent, parts in read.items() if parent not in self.lookups}
+        judged = {parent: parts for parent, parts in read.items() if parent not in lookups}
         for parent, present in zip(judged, inputs_of(judged, self._versions).values(), strict=True):
             before = recorded.get(parent.to_user_string())
             if before is None or before == present:
@@ -212,7 +231,8 @@ class _Log:
             histories = self._histories(key, sorted(partitions))
             events = {p: made[-1 if first else _began(made)] for p, made in histories.items()}
             known.update({(key, p): event.timestamp for p, event in events.items()})
-            causes = {p: self._brought_by(made, first) for p, made in histories.items()}
+            lookups = self.lookups(key)
+            causes = {p: self._brought_by(made, first, lookups) for p, made in histories.items()}
             brought = {p: [pair for pair in pairs if pair[0] != key] for p, pairs in causes.items()}
             self.times((pair for pairs in brought.values() for pair in pairs), first=first)
             for p, pairs in brought.items():
@@ -220,7 +240,9 @@ class _Log:
                 known[key, p] = min(events[p].timestamp, newest)
         return known
 
-    def _brought_by(self, made: Sequence[Materialization], first: bool) -> list[Pair]:
+    def _brought_by(
+        self, made: Sequence[Materialization], first: bool, lookups: AbstractSet[dg.AssetKey]
+    ) -> list[Pair]:
         """The inputs that came or changed with the present content; none where something else did, such as code."""
         began = len(made) - 1 if first else _began(made)
         now, before = _inputs(made[began]), _inputs(made[began + 1]) if began + 1 < len(made) else None
@@ -232,7 +254,7 @@ class _Log:
         ]
         if any(p == ALL for _, p in changed):
             return []
-        return changed if first else [pair for pair in changed if pair[0] not in self.lookups]
+        return changed if first else [pair for pair in changed if pair[0] not in lookups]
 
     def _histories(self, key: dg.AssetKey, partitions: Sequence[str]) -> dict[str, list[Materialization]]:
         """Of each partition, its materializations, newest first."""
