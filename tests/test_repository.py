@@ -83,7 +83,7 @@ def test_platform_holds_sources_and_is_never_a_package() -> None:
 # Members of Dagster that its documentation does not promise, beside its private modules.
 PRIVATE_MEMBERS = {
     *("event_log_storage", "schedule_storage", "run_storage", "daemon_cursor_storage", "run_coordinator"),
-    *("asset_graph", "resolve_asset_graph", "asset_layer", "asset_graph_view", "decorated_fn", "node_def"),
+    *("asset_graph", "resolve_asset_graph", "asset_layer", "asset_graph_view", "decorated_fn"),
     *("get_step_execution_context", "step_context", "get_step_context", "_step_execution_context"),
     *(
         "_get_output_asset_events",
