@@ -5,7 +5,6 @@ archive, cut short, or with a header too many.
 import gzip
 import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,19 @@ from hypothesis import note
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from assets.flights import replay, tables
 from resources.ingestion.storing import store
 from resources.ingestion.validation import read_files
 from resources.landing_files import file_name
 from resources.warehouse import Warehouse
+from tests.meters import DAY, TABLES, lines_of
 
-DAY = "2013-02-12"
-TABLES = {table.name: table for table in (tables.FLIGHTS, tables.WEATHER, tables.AIRLINES, tables.AIRPORTS)}
+TABLE = {table.name: table for table in TABLES}
 _NUMBER = re.compile(r"(?<=,)([0-9]+)(?=,)")
 
 
-@cache
 def text_of(table: str) -> str:
-    """Header and thirty lines or fewer, of `DAY` where the table lands by day; with letters beyond ASCII and quotes."""
-    if TABLES[table].by:
-        header, days = replay._days(table)
-        lines = next(lines for day, lines in days.items() if str(day) == DAY).splitlines(keepends=True)
-        return (header + b"".join([line for line in lines if b"1048.36058" not in line][:30])).decode()
-    header, *lines = replay.record(table).decode().splitlines(keepends=True)[:31]
-    if table == "airlines":
-        lines += ["ET,Été & Søn\n", 'SJ,"Smith, Jones"\n']
-    return header + "".join(lines)
+    """Header and lines, of `DAY` where the table lands by day; with letters beyond ASCII and quotes."""
+    return "".join(f"{line}\n" for line in lines_of(TABLE[table]))
 
 
 def _number_form(form: Callable[[str], str]) -> Callable[[str], str]:
@@ -96,7 +86,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 @st.composite
 def feeds(draw: st.DrawFn) -> tuple[str, bytes]:
     """A table, and what was sent for it."""
-    table = draw(st.sampled_from([*TABLES]))
+    table = draw(st.sampled_from([*TABLE]))
     text = text_of(table)
     for name in draw(st.lists(st.sampled_from([*IN_TEXT]), min_size=1, max_size=2)):
         note(name)
@@ -104,7 +94,7 @@ def feeds(draw: st.DrawFn) -> tuple[str, bytes]:
     encoding = draw(st.sampled_from([*ENCODINGS, "utf-8", "utf-8", "utf-8"]))
     note(encoding)
     data = text.encode(encoding, "replace")
-    usual = "gzip" if TABLES[table].by else "no gzip"
+    usual = "gzip" if TABLE[table].by else "no gzip"
     how = draw(st.sampled_from([*PACKED, *[usual] * 6]))
     note(how)
     data = PACKED[how](data)
@@ -122,9 +112,9 @@ class Receiver:
         self.warehouse = Warehouse(SecretStr(f"duckdb:///{folder}/warehouse.duckdb"))
         self.sent: dict[str, set[tuple[Any, ...]]] = {}
         self.held: dict[str, set[tuple[Any, ...]]] = {}
-        for table in TABLES:
+        for table in TABLE:
             data = text_of(table).encode()
-            self.sent[table] = set(self._receive(table, gzip.compress(data) if TABLES[table].by else data))
+            self.sent[table] = set(self._receive(table, gzip.compress(data) if TABLE[table].by else data))
             self.held[table] = self.rows(table)
             assert self.held[table] == self.sent[table]
             assert len(self.sent[table]) == data.count(b"\n") - 1
@@ -134,9 +124,9 @@ class Receiver:
 
     def _receive(self, table: str, data: bytes) -> list[tuple[Any, ...]]:
         """The rows that were stored; nothing is changed where the feed was refused."""
-        day = DAY if TABLES[table].by else None
+        day = DAY if TABLE[table].by else None
         name = file_name(table, day)
-        batch = read_files(TABLES[table], [(name, day, data)])
+        batch = read_files(TABLE[table], [(name, day, data)])
         if batch.unreadable:
             (error,) = batch.unreadable
             assert re.fullmatch(
@@ -151,7 +141,7 @@ class Receiver:
             assert rejected["reason"]
         assert batch.counts[day].rows == len(rows)
         assert batch.counts[day].rejected == batch.rejected.num_rows
-        passed = store(self.warehouse, TABLES[table], batch, [day])
+        passed = store(self.warehouse, TABLE[table], batch, [day])
         if passed.refused:
             assert all(passed.refused[day])
             return []

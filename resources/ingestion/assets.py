@@ -1,5 +1,6 @@
 """The raw asset of a table that lands: its files into the warehouse, what breaks the schema set aside beside it."""
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -47,15 +48,17 @@ def landed(table: LandedTable, **options: Any) -> dg.AssetsDefinition:
         return _ingest(context, table, landing, warehouse, config)
 
     usual = {"group_name": "raw", "pool": "warehouse", "retry_policy": retries.io, "kinds": {"csv"}}
-    return dg.asset(
-        key=table.key,
-        partitions_def=table.by,
-        backfill_policy=dg.BackfillPolicy.single_run(),  # also of a table without days, which a backfill takes along
-        description=f"{table.description} One row per line of the landed files that keeps to the schema.",
-        metadata={"partition_expr": table.day} if table.day else {},
-        code_version=table.code_version(),
-        **(usual | options),
-    )(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # of backfill policies, which are used on purpose
+        return dg.asset(
+            key=table.key,
+            partitions_def=table.by,
+            backfill_policy=dg.BackfillPolicy.single_run(),  # also of a table without days, which a backfill takes along
+            description=f"{table.description} One row per line of the landed files that keeps to the schema.",
+            metadata={"partition_expr": table.day} if table.day else {},
+            code_version=table.code_version(),
+            **(usual | options),
+        )(raw)
 
 
 def newest_files(landing: LandingZone, table: str) -> dict[str | None, LandedFile]:

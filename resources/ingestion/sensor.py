@@ -1,8 +1,11 @@
 """The sensor that asks for the raw assets of exactly the files that landed, with all that can be made of them."""
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import dagster as dg
 
@@ -35,37 +38,72 @@ def landing_sensor(
         "made of them in the same run.",
     )
     def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult:
-        """The cursor is the landing zone's own: what it has notified of so far."""
-        arrived, cursor = landing.news(context.cursor)
+        """The cursor keeps the landing zone's own, and of each table the last partition that it had then."""
+        seen = _Cursor.of(context.cursor)
+        arrived, place = landing.news(seen.place)
+        now = _Cursor(place, {table.name: _last(table) for table in declared})
         requests = requests_for(
             {
-                table: not_yet_read(context.instance, table, _of_known_partitions(table, arrived, context))
+                table: not_yet_read(
+                    context.instance,
+                    table,
+                    _of_known_partitions(table, [*arrived, *seen.late(table, landing)], context),
+                )
                 for table in declared
             }
         )
         if context.repository_def:
             requests = with_followers(requests, context.instance, context.repository_def, following)
         skipped = None if requests else dg.SkipReason("Nothing new in the landing zone.")
-        return dg.SensorResult(run_requests=requests, cursor=cursor, skip_reason=skipped)
+        return dg.SensorResult(run_requests=requests, cursor=now.text(), skip_reason=skipped)
 
     return landed_files
+
+
+@dataclass(frozen=True)
+class _Cursor:
+    """The landing zone's place, and by table the last partition that it had at that tick."""
+
+    place: str | None
+    last: Mapping[str, str]
+
+    @classmethod
+    def of(cls, text: str | None) -> Self:
+        """The one that was stored; an earlier release's is the landing zone's place alone."""
+        try:
+            stored = json.loads(text or "")
+            return cls(stored["place"], stored["last"])
+        except (ValueError, TypeError, KeyError):
+            return cls(text, {})
+
+    def text(self) -> str:
+        return json.dumps({"place": self.place, "last": self.last})
+
+    def late(self, table: LandedTable, landing: LandingZone) -> list[LandedFile]:
+        """Files that landed before their table was declared, or before the day began that they are of."""
+        last = self.last.get(table.name)
+        if self.place is None or last == _last(table):
+            return []
+        return [file for file in landing.files(table.name) if last is None or (file.partition or "") > last]
+
+
+def _last(table: LandedTable) -> str:
+    return (table.by.get_last_partition_key() if table.by else None) or ""
 
 
 def _of_known_partitions(
     table: LandedTable, arrived: Sequence[LandedFile], context: dg.SensorEvaluationContext
 ) -> list[LandedFile]:
-    files, partitions = [], table.partitions
-    for file in arrived:
-        if file.table == table.name and file.partition in partitions:
-            files.append(file)
-        elif file.table == table.name:
-            days = sorted(day for day in partitions if day)
-            where = f"its days are {days[0]} to {days[-1]}" if days else f"it lands as {table.name}.csv"
+    own = [file for file in arrived if file.table == table.name]
+    partitions = table.partitions if own else ()
+    for file in own:
+        if file.partition not in partitions:
+            days = f"has {table.by.get_first_partition_key()} to {_last(table)}" if table.by else "lands as one file"
             context.log.warning(
-                f"{file.table}/{file.name} is of no partition of {table.key.to_user_string()}: {where}. It is left "
-                "where it is."
+                f"{file.table}/{file.name} is of no partition of {table.key.to_user_string()}, which {days}; it is "
+                "left where it is."
             )
-    return files
+    return [*{file.partition: file for file in own if file.partition in partitions}.values()]
 
 
 def requests_for(files: Mapping[LandedTable, Sequence[LandedFile]]) -> list[dg.RunRequest]:

@@ -1,4 +1,4 @@
-"""As tests/flights/test_mutated_feeds.py, a thousand times."""
+"""As tests/resources/test_mutated_feeds.py, a thousand times."""
 
 import pytest
 from hypothesis import given, settings
