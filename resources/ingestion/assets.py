@@ -53,7 +53,7 @@ def landed(table: LandedTable, **options: Any) -> dg.AssetsDefinition:
         return dg.asset(
             key=table.key,
             partitions_def=table.by,
-            backfill_policy=dg.BackfillPolicy.single_run(),  # also of a table without days, which a backfill takes along
+            backfill_policy=dg.BackfillPolicy.single_run(),  # a backfill of days takes along what has none
             description=f"{table.description} One row per line of the landed files that keeps to the schema.",
             metadata={"partition_expr": table.day} if table.day else {},
             code_version=table.code_version(),
