@@ -1,11 +1,8 @@
 """A table that feeds land as files, declared once: its schema, its days, its limits."""
 
-import ast
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
@@ -13,6 +10,7 @@ import dagster as dg
 import pyarrow
 
 from resources.ingestion.limits import Limits
+from tilth.versioning.code import declaration_version
 
 if TYPE_CHECKING:  # pandera takes a second to import: for the processes that read files
     import pandera.pandas as pa
@@ -84,15 +82,16 @@ class LandedTable:
         return pyarrow.schema([(name, column.dtype.type.pyarrow_dtype) for name, column in columns.items()])
 
     def code_version(self) -> str:
-        """A hash of the module that declares the schema, its comments apart, and of this declaration.
+        """A hash of what this declaration says, and of the schema with all that it mentions of its project.
 
         Raises:
-            LookupError: there is no such module, or no such name in it. The module is not imported.
+            LookupError: the schema is not where `schema` says. Its module is not imported.
         """
         module, _, name = self.schema.partition(":")
-        spec = find_spec(module)
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec and spec.origin else ast.parse("")
-        if name not in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}:
-            raise LookupError(f"{self.name}: its schema is not at {self.schema!r}; name it as <module>:<name>.")
-        declared = [self.name, self.day, self.dated_by, self.limits, ast.dump(tree)]
+        try:
+            declared = [self.name, self.day, *self.dated_by, self.limits, declaration_version(module, name)]
+        except LookupError as error:
+            raise LookupError(
+                f"{self.name}: its schema is not at {self.schema!r}; name it as <module>:<name>."
+            ) from error
         return hashlib.sha256(repr(declared).encode()).hexdigest()[:16]

@@ -16,7 +16,7 @@ from assets.flights.dbt_models import project as dbt
 from assets.flights.definitions import definitions
 from tilth.settings import Deployment
 from tilth.versioning import code as code_versions
-from tilth.versioning.code import code_version
+from tilth.versioning.code import code_version, declaration_version
 
 FILES = {
     "shop/__init__.py": "",
@@ -220,3 +220,19 @@ def test_every_asset_of_the_flights_has_a_code_version_and_dbts_have_dbts_own(tm
     assert {key: found[key] for key in own} == {key: version.hexdigest() for key, version in own.items()}
     others = [version for key, version in found.items() if key not in own]
     assert len(set(others)) == len(others)
+
+
+def test_a_declaration_has_a_version_by_all_that_its_module_imports_and_is_not_imported(project: Path) -> None:
+    def declared() -> str:
+        forget()
+        return declaration_version("shop.made", "larger")
+
+    was = declared()
+    assert "shop.made" not in sys.modules
+    (project / "shop/prices.py").write_text(
+        (project / "shop/prices.py").read_text().replace("return price\n", "return 2\n")
+    )
+    assert declared() != was
+    for name in ("shop.made", "shop.nowhere"):
+        with pytest.raises(LookupError, match=f"'{name}' declares no 'nothing'"):
+            declaration_version(name, "nothing")

@@ -7,7 +7,8 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,29 @@ def code_version(function: Callable[..., Any]) -> str:
             left.append(value.__module__)
         elif isinstance(value, bool | int | float | str | tuple | list | dict | None):
             found.append(f"{name}={value!r}")
-    modules: dict[str, str] = {}
+    return _hash(found, left)
+
+
+def declaration_version(module: str, name: str) -> str:
+    """As `code_version`, of what a module binds to a name, such as a schema; the module is not imported.
+
+    Raises:
+        LookupError: there is no such module, or nothing of that name in it.
+    """
+    if not re.search(rf"\bid='{re.escape(name)}', ctx=Store\(\)", _module(module)[0]):
+        raise LookupError(f"{module!r} declares no {name!r}")
+    return _hash([f"{module}.{name}"], [module])
+
+
+def _hash(said: Sequence[str], left: list[str]) -> str:
+    """Of what is said, and of the modules that are left with all that they import of the first one's project."""
+    project, modules = _project(left[0]), {}
     while left:
         module = left.pop()
-        if module not in modules and _project(module) == _project(function.__module__):
+        if module not in modules and _project(module) == project:
             modules[module], imported = _module(module)
             left += imported
-    text = "\n".join([*found, *(f"{module}={modules[module]}" for module in sorted(modules))])
+    text = "\n".join([*said, *(f"{module}={modules[module]}" for module in sorted(modules))])
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 
