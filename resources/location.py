@@ -90,7 +90,7 @@ def code_location(
     conditioned = [spec.key for asset in own for spec in asset.specs if spec.automation_condition]
 
     made = _Made(list(checks), list(sensors))
-    made.add(*_automation(own, conditioned, tables, made.sensors))
+    made.sensors += _automation(own, conditioned, tables, made.sensors)
     if tables:
         made.add(landing_sensor(tables, dg.AssetSelection.assets(*conditioned)))
         made.add_checks(*landed_names(tables, zone))
@@ -190,20 +190,25 @@ def _automation(
             theirs |= selection.resolve(assets)
         elif sensor.tags.get(RECONCILER):
             reconciled |= selection.resolve(assets)
+    names = {sensor.name for sensor in given}
+
+    def named(name: str) -> str:
+        return f"{name}_of_the_others" if name in names else name
+
     left = [key for key in conditioned if key not in theirs]
     # These checks ask for nothing, but Dagster would make a sensor for conditions that none evaluates.
     raw_checks = dg.AssetSelection.checks_for_assets(*(table.key for table in tables))
     parts = [left[start : start + _MOST_PER_SENSOR] for start in range(0, len(left), _MOST_PER_SENSOR)]
     found: list[dg.SensorDefinition] = [
         automation_sensor(
-            "automation" if len(parts) == 1 else f"automation_{number}",
+            named("automation" if len(parts) == 1 else f"automation_{number}"),
             dg.AssetSelection.assets(*part) | raw_checks if number == 1 else dg.AssetSelection.assets(*part),
             "Evaluates the conditions of the assets, and asks for what they say.",
         )
         for number, part in enumerate(parts, 1)
     ]
     if left := [key for key in conditioned if key not in reconciled]:
-        found.append(reconciler("reconciler", dg.AssetSelection.assets(*left)))
+        found.append(reconciler(named("reconciler"), dg.AssetSelection.assets(*left)))
     return found
 
 

@@ -65,9 +65,10 @@ def test_what_a_given_sensor_evaluates_is_left_to_it_and_the_rest_is_not_forgott
     made = code_location(
         MODULE,
         assets=ASSETS,
-        sensors=[automation_sensor("of_sales", of_sales, ""), reconciler("reconciler_of_sales", of_sales)],
+        sensors=[automation_sensor("automation", of_sales, ""), reconciler("reconciler", of_sales)],
     )
-    assert watched(made, dg.AutomationConditionSensorDefinition, "of_sales") == ["sales"]
+    assert watched(made, dg.AutomationConditionSensorDefinition, "of_the_others") == ["visits"]
+    assert watched(made, dg.SensorDefinition, "reconciler_of_the_others") == ["visits"]
     assert watched(made, dg.AutomationConditionSensorDefinition) == ["sales", "visits"]
     assert watched(made, dg.SensorDefinition, "reconciler") == ["sales", "visits"]
 

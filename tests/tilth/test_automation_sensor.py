@@ -154,16 +154,20 @@ def test_what_was_seen_is_written_down_when_something_is_asked_for_and_a_new_pro
     assert again.cursor != written
 
 
-def test_what_was_seen_is_written_down_every_five_minutes(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks.look()
-    written = looks.cursor
-    for minute in (1, 4):
-        monkeypatch.setattr(time, "time", lambda minute=minute: 1_700_000_040.0 + 60 * minute)
+def test_what_was_seen_is_written_down_when_it_rests_and_every_five_minutes(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cursor_after(minute: int) -> str | None:
+        monkeypatch.setattr(time, "time", lambda: 1_700_000_040.0 + 60 * minute)
         assert looks.look() == (0, True)
-        assert looks.cursor == written
-    monkeypatch.setattr(time, "time", lambda: 1_700_000_040.0 + 300)
-    assert looks.look() == (0, True)
-    assert looks.cursor != written
+        return looks.cursor
+
+    first = cursor_after(0)
+    assert cursor_after(1) == first  # conditions change once more, when they see that nothing is new
+    rested = cursor_after(2)
+    assert rested != first
+    assert [cursor_after(minute) for minute in (3, 4, 6)] == [rested] * 3
+    assert cursor_after(7) != rested
 
 
 def test_every_minute_they_are_evaluated_for_what_depends_on_the_time(

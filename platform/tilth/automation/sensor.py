@@ -5,8 +5,9 @@ seconds, or one run per partition. Here one run takes a range, as far as the ass
 
 Dagster's evaluates every condition each time, at some 10 ms an asset; here it does when something was recorded since,
 and once a minute for what depends on the time. Between looks the process keeps what they have seen, and writes it down,
-a third of a look's time, when something is asked for and every five minutes: a process that starts anew sees again what
-was recorded since, and what it would take for answered by that `tilth.automation.reconciler` finds.
+a third of a look's time, when something is asked for, when what changed has come to rest, and every five minutes: a
+process that starts anew sees again what was recorded since, and what it would take for answered by that
+`tilth.automation.reconciler` finds.
 """
 
 import gc
@@ -51,8 +52,8 @@ def automation_sensor(
 class _RangedAutomation(ConditionSensor):
     _idle: tuple[object, ...] | None = None
     """What there was at the last look, when that asked for nothing."""
-    _seen: tuple[str | None, Cursor | None, float] = (None, None, 0.0)
-    """A cursor as it was written, what was seen since it was, and when it was written."""
+    _seen: tuple[str | None, Cursor | None, float, bool] = (None, None, 0.0, False)
+    """A cursor as it was written, what was seen since, when it was written, and whether anything was evaluated anew."""
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext):
         # Read before the look, so that what comes during it is seen by the next one. Starts and ends of runs are
@@ -75,13 +76,17 @@ class _RangedAutomation(ConditionSensor):
     def _result(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         assert context.repository_def is not None  # noqa: S101 - Dagster gives every sensor its own
         graph = graph_of(context.repository_def)
-        written, seen, at = self._seen
+        written, seen, at, unwritten = self._seen
         if seen is None or written != context.cursor:
             seen, at = read_cursor(context.cursor, graph), 0.0
         requests, seen, evaluations = self.look(context, graph, seen)
-        if requests or written is None or not 0 <= time.time() - at < _WRITTEN_EVERY_SECONDS:
-            written, at = written_cursor(seen), time.time()
-        self._seen = written, seen, at
+        # What was evaluated anew is written down when it has come to rest, or the next process would evaluate it again.
+        rests = unwritten and not evaluations
+        if requests or rests or written is None or not 0 <= time.time() - at < _WRITTEN_EVERY_SECONDS:
+            written, at, unwritten = written_cursor(seen), time.time(), False
+        else:
+            unwritten = bool(evaluations)
+        self._seen = written, seen, at, unwritten
         return dg.SensorResult(run_requests=requests, cursor=written, automation_condition_evaluations=evaluations)
 
 
