@@ -41,11 +41,10 @@ class LandingZone(dg.ConfigurableResource):
     _opened: Store | None = PrivateAttr(default=None)
 
     @classmethod
-    def of(cls, deployment: Deployment) -> Self:
-        """The landing zone of this deployment."""
-        return cls(
-            uri=deployment.landing_uri, s3_endpoint_url=deployment.s3_endpoint_url, s3_region=deployment.s3_region
-        )
+    def of(cls, deployment: Deployment, folder: str = "") -> Self:
+        """The landing zone of this deployment, or a domain's own folder in it."""
+        uri = f"{deployment.landing_uri.rstrip('/')}/{folder}" if folder else deployment.landing_uri
+        return cls(uri=uri, s3_endpoint_url=deployment.s3_endpoint_url, s3_region=deployment.s3_region)
 
     @field_validator("uri")
     @classmethod

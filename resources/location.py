@@ -39,6 +39,7 @@ def code_location(
     module: str,
     *,
     assets: Iterable[Any],
+    namespace: str = "",
     checks: Iterable[dg.AssetChecksDefinition] = (),
     jobs: Iterable[Any] = (),
     schedules: Iterable[Any] = (),
@@ -68,6 +69,8 @@ def code_location(
 
     Args:
         module: the module's `__name__`; its package is the domain, by whose name its alerts are kept.
+        namespace: of a domain beside others on the same stores: its files land in a folder of this name in the landing
+            zone. Its asset keys keep apart from the others' by `key_prefix`, its landed tables by `warehouse_schema`.
         assets: `dg.AssetsDefinition`, `dg.AssetSpec`, or lists of them, as `dg.load_assets_from_package_module` makes.
         landing: the tables whose files feeds leave in the landing zone.
         dbt: the folder of the dbt project, whose assets are given as others are; for the resource `dbt`.
@@ -82,7 +85,7 @@ def code_location(
         ValueError: two assets with one table in the warehouse; a pool of no asset.
     """
     settings = settings or Deployment()
-    lake, warehouse, zone = Lake.of(settings), Warehouse(settings.warehouse_uri), LandingZone.of(settings)
+    lake, warehouse, zone = Lake.of(settings), Warehouse(settings.warehouse_uri), LandingZone.of(settings, namespace)
     tables, own = list(landing), list(_flat(assets))
     there = {key for asset in own for key in asset.keys}
     own = [*(landed(table) for table in tables if table.key not in there), *own]
@@ -97,7 +100,7 @@ def code_location(
     if conditioned:
         arrivals = waiting(tables, zone) if tables else None
         made.add_checks(*partition_lag_checks(_last_of(own, conditioned), waiting=arrivals))
-    log = AlertLog(lake, _domain(module))
+    log = AlertLog(lake, namespace or _domain(module))
     made.add(alert_sensor(log, settings.alerts_uri))
     jobs = list(jobs)
     if _MAINTENANCE not in {job.name for job in jobs}:

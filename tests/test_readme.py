@@ -44,3 +44,12 @@ def test_every_path_and_target_in_the_readme_exists() -> None:
     assert targets <= phony
     settings = set(re.findall(r"`(TILTH_[A-Z0-9_]+)`", README))
     assert settings == {f"TILTH_{name.upper()}" for name in Deployment.model_fields}
+
+
+def test_the_walks_through_the_architecture_lead_past_what_there_is() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`([\w/]+\.(?:py|md))(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for path, name in named:
+        source = (ROOT / path).read_text()
+        assert re.search(rf"^(def|class) {name}\b|^{name}\b.*=", source, re.MULTILINE) if name else source, (path, name)

@@ -1,5 +1,6 @@
 """A code location in one call: no condition is left unwatched, and all that is brought can be replaced."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import dagster as dg
 import pytest
 
 from resources import code_location
+from resources.ingestion.tables import LandedTable
+from resources.landing import LandingZone
 from tilth import on_new_data
 from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
@@ -135,3 +138,21 @@ def test_assets_that_dagster_cannot_version_are_taken_as_they_are() -> None:
 
     made = code_location(MODULE, assets=[of_a_graph, dg.AssetSpec("elsewhere")])
     assert {*made.resolve_all_asset_keys()} == {dg.AssetKey("elsewhere"), dg.AssetKey("of_a_graph")}
+
+
+def test_two_domains_with_a_table_of_one_name_land_and_store_apart(tmp_path: Path) -> None:
+    def domain(name: str) -> dg.Definitions:
+        table = LandedTable("weather", "assets.flights.schemas:airlines", "", warehouse_schema=f"{name}_raw")
+        return code_location(f"assets.{name}.definitions", namespace=name, assets=[], landing=[table])
+
+    def asked(of: dg.Definitions, instance: dg.DagsterInstance) -> list[list[str]]:
+        repository, zone = of.get_repository_def(), (of.resources or {})["landing"]
+        context = dg.build_sensor_context(instance, repository_def=repository, resources={"landing": zone})
+        requests = repository.get_sensor_def("landed_files").evaluate_tick(context).run_requests or []
+        return [[key.to_user_string() for key in request.asset_selection or ()] for request in requests]
+
+    LandingZone(uri=str(tmp_path / "landing" / "demand")).put("weather", "weather.csv", b"carrier,name\n")
+    time.sleep(1.1)  # a file on disk counts as landed a second after its rename
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert asked(domain("demand"), instance) == [["demand_raw/weather"]]
+        assert asked(domain("supply"), instance) == []
