@@ -2,17 +2,22 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from resources import code_location
+from resources.ingestion.assets import landed
 from resources.ingestion.tables import LandedTable
 from resources.landing import LandingZone
+from tests.meters import DAYS, METERS, READINGS, TABLES, send
 from tilth import on_new_data
 from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
+from tilth.observability import freshness
+from tilth.settings import Deployment
 
 MODULE = "assets.shops.definitions"
 
@@ -156,3 +161,32 @@ def test_two_domains_with_a_table_of_one_name_land_and_store_apart(tmp_path: Pat
     with dg.DagsterInstance.ephemeral() as instance:
         assert asked(domain("demand"), instance) == [["demand_raw/weather"]]
         assert asked(domain("supply"), instance) == []
+
+
+def test_a_table_that_lands_is_asked_for_with_what_is_made_of_it_checked_for_its_names_and_counted_in_lag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    daily = asset("use/daily", "raw/readings", partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+    made = code_location(MODULE, assets=[daily, landed(METERS, owners=["team:meters"])], landing=TABLES)
+    specs = {spec.key.to_user_string(): spec for spec in made.resolve_all_asset_specs()}
+    assert {*specs} == {"use/daily", "raw/readings", "raw/prices", "raw/meters"}
+    assert specs["raw/meters"].owners == ["team:meters"]
+
+    repository = made.get_repository_def()
+    checks = {(key.asset_key.to_user_string(), key.name) for key in repository.asset_graph.asset_check_keys}
+    assert checks == {
+        ("use/daily", "partition_lag"),
+        *((f"raw/{table.name}", "landed_names") for table in TABLES),
+    }
+    landing = LandingZone.of(Deployment())
+    send(landing, READINGS, "2024-01-01")
+    time.sleep(1.1)  # a file on disk counts as landed a second after its rename
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance, repository_def=repository, resources={"landing": landing})
+        (request,) = repository.get_sensor_def("landed_files").evaluate_tick(context).run_requests or []
+        assert [key.to_user_string() for key in request.asset_selection or []] == ["raw/readings", "use/daily"]
+        monkeypatch.setattr(freshness, "time", SimpleNamespace(time=lambda: time.time() + 1200))
+        context = dg.build_sensor_context(instance, repository_def=repository)
+        (late,) = repository.get_sensor_def("partition_lag").evaluate_tick(context).asset_events
+    assert isinstance(late, dg.AssetCheckEvaluation)
+    assert (late.asset_key.to_user_string(), late.passed) == ("use/daily", False)
