@@ -1,4 +1,4 @@
-"""The landing zone: where feeds leave their files, and how to tell which ones are new."""
+"""The landing zone: where feeds leave their files, and which of them are new."""
 
 import re
 from collections.abc import Collection
@@ -22,14 +22,14 @@ class Store(Protocol):
     def read(self, table: str, name: str) -> bytes: ...
     def files(self, table: str | None) -> list[LandedFile]: ...
     def check_there(self) -> None: ...
-    def news(self, cursor: str | None) -> tuple[list[LandedFile], str]: ...
+    def arrivals(self, cursor: str | None) -> tuple[list[LandedFile], str]: ...
     def paths(self, table: str) -> list[str]: ...
 
 
 class LandingZone(dg.ConfigurableResource):
     """Files under `<uri>/<table>/`: `<partition>.csv.gz` for a daily table, `<table>.csv` for an unpartitioned one.
 
-    `uri` is a folder's path or `s3://bucket/prefix`. Nothing else there is read; what is not hidden, `unread` tells: on
+    `uri` is a folder's path or `s3://bucket/prefix`. Nothing else there is read; what is not hidden, `unread` lists: on
     disk a feed writes under a hidden name and renames; on S3 an object appears when it is complete.
 
     Credentials for S3 come from where AWS' own tools look for them and are no part of this resource.
@@ -96,7 +96,7 @@ class LandingZone(dg.ConfigurableResource):
     def files(self, table: str | None = None) -> list[LandedFile]:
         """All files, or those of one table, in order of arrival.
 
-        A landing zone that does not exist yet is empty, and so seems one that is gone: `check_there` tells.
+        A landing zone that does not exist yet is empty, and so seems one that is gone: `check_there` says which.
         """
         return by_arrival(self._store.files(table))
 
@@ -121,17 +121,17 @@ class LandingZone(dg.ConfigurableResource):
         """
         self._store.check_there()
 
-    def news(self, cursor: str | None = None) -> tuple[list[LandedFile], str]:
+    def arrivals(self, cursor: str | None = None) -> tuple[list[LandedFile], str]:
         """What arrived since the cursor was given out, in order of arrival, and the next cursor.
 
-        Each arrival is told once along a chain of cursors, and on disk once more when the clock was set back; without
-        a cursor, or with one of another landing zone, all that is there. It is to be stored and handed back, not to be
-        read.
+        Each arrival is reported once along a chain of cursors, and on disk once more when the clock was set back;
+        without a cursor, or with one of another landing zone, all that is there is. It is to be stored and handed back,
+        not to be read.
 
         Raises:
-            OSError: the landing zone is gone, or the storage refused; the same cursor is good for the next look.
+            OSError: the landing zone is gone, or the storage refused; the same cursor is good for the next tick.
         """
-        found, place = self._store.news(cursor)
+        found, place = self._store.arrivals(cursor)
         return by_arrival(found), place
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 class LandedFile:
     """A complete file in the landing zone; `partition` is None for a table that lands as one file.
 
-    `arrived_ns` is in nanoseconds since the epoch, as fine as the storage tells it. `arrival` differs between any two
+    `arrived_ns` is in nanoseconds since the epoch, as fine as the storage has it. `arrival` differs between any two
     versions of a file that a reader could tell apart, also where their time does not.
     """
 
@@ -29,7 +29,7 @@ def file_name(table: str, partition: str | None = None) -> str:
 
 
 def partition_of(name: str) -> str | None:
-    """The partition that a file's name tells; None for a table that lands as one file."""
+    """The partition that a file's name says; None for a table that lands as one file."""
     return name.removesuffix(".csv.gz") if name.endswith(".csv.gz") else None
 
 

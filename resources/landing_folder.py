@@ -1,4 +1,4 @@
-"""The landing zone on disk: files in folders, and which of them arrived since a reader looked last."""
+"""The landing zone on disk: files in folders, and which of them arrived since a reader asked last."""
 
 import os
 import time
@@ -10,11 +10,11 @@ from uuid import uuid4
 from resources.landing_files import LandedFile, digest, is_landing_name, is_visible, not_landed, partition_of
 
 # On disk a file counts as landed a second after its rename: two versions within one tick of the kernel's clock have the
-# same time, and a reader who was told of the first would not tell the second from it.
+# same time, and a reader who has seen the first could not know the second from it.
 SETTLE_NANOSECONDS = 1_000_000_000
 
-# On disk a file that is dated up to this long before what was told last is told too: a volume's clock may be behind
-# this machine's, and a clock may have been set back between two looks.
+# On disk a file that is dated up to this long before what was reported last is reported too: a volume's clock may be
+# behind this machine's, and a clock may have been set back between two ticks.
 LEEWAY_NANOSECONDS = 600 * 1_000_000_000
 
 
@@ -23,7 +23,7 @@ class Folder:
     """A landing zone on disk.
 
     A file's arrival is its inode change time, which a rename sets, even one that preserves the modification time
-    (`rsync -t`). A reader's place in the stream is the time up to which it was told, and a digest of each file told
+    (`rsync -t`). A reader's place in the stream is the time up to which it was notified, and a digest of each file
     that is dated within the leeway before that or later: 13 bytes each, and none once nothing has landed for so long.
     """
 
@@ -64,20 +64,20 @@ class Folder:
                 "landed meanwhile is read then. If it is meant to be empty, make a table's folder in it."
             )
 
-    def news(self, cursor: str | None) -> tuple[list[LandedFile], str]:
-        after, told = _place_of(cursor)
+    def arrivals(self, cursor: str | None) -> tuple[list[LandedFile], str]:
+        after, seen = _place_of(cursor)
         files = self.files(None)
         if after:
             self.check_there()
         if not files:
-            return [], _cursor_of(after, told)
+            return [], _cursor_of(after, seen)
         now = time.time_ns()
         until = now - SETTLE_NANOSECONDS
         # A clock that is behind the cursor is wrong now or was then, and so may be the dates of what landed between.
         since = after - LEEWAY_NANOSECONDS if after <= until else 0
         # What is dated in the future landed under another clock: it does not settle by this one.
         settled = [file for file in files if not until < file.arrived_ns <= now]
-        found = [file for file in settled if file.arrived_ns > since and digest(file) not in told]
+        found = [file for file in settled if file.arrived_ns > since and digest(file) not in seen]
         recent = frozenset(digest(file) for file in settled if file.arrived_ns > until - LEEWAY_NANOSECONDS)
         return found, _cursor_of(until, recent)
 
@@ -111,12 +111,12 @@ class Folder:
 
 def _place_of(cursor: str | None) -> tuple[int, frozenset[str]]:
     """The place that a cursor keeps; earlier releases' had the time alone."""
-    after, *told = (cursor or "").split(" ")
-    return (int(after), frozenset(told)) if after.isdecimal() else (0, frozenset())
+    after, *seen = (cursor or "").split(" ")
+    return (int(after), frozenset(seen)) if after.isdecimal() else (0, frozenset())
 
 
-def _cursor_of(after: int, told: frozenset[str]) -> str:
-    return " ".join([str(after), *sorted(told)])
+def _cursor_of(after: int, seen: frozenset[str]) -> str:
+    return " ".join([str(after), *sorted(seen)])
 
 
 def _entries(folder: Path) -> list[tuple[str, os.DirEntry[str]]]:

@@ -1,4 +1,4 @@
-"""The landing zone on S3: objects under a prefix, and what a reader must remember to be told each arrival once."""
+"""The landing zone on S3: objects under a prefix, and what a reader remembers to see each arrival once."""
 
 import json
 import time
@@ -17,11 +17,11 @@ from resources.landing_files import LandedFile, digest, is_landing_name, is_visi
 SECOND = 1_000_000_000  # nanoseconds
 
 # S3 dates an object by the start of its upload, and shows it at the end. So an upload that takes up to this long is
-# told, whatever else lands meanwhile.
+# reported, whatever else lands meanwhile.
 OVERLAP_NANOSECONDS = 3600 * SECOND
 
-# How often everything is listed: within this time a day that is sent again, or late, is told. In between, a look lists
-# only names beyond the greatest one of its table, as the next days' are.
+# How often everything is listed: within this time a day that is sent again, or late, is reported. In between, a tick
+# lists only names beyond the greatest one of its table, as the next days' are.
 WHOLE_LISTING_NANOSECONDS = 60 * SECOND
 
 # After the first try, by botocore's "standard" mode: with growing pauses, only for what may pass.
@@ -37,10 +37,10 @@ HOW_TO_SIGN_IN = (
 class Place:
     """How far a reader of the landing zone `uri` has come; times in nanoseconds since the epoch.
 
-    A look lists either everything or, for each table, the names after `greatest`, its greatest name when everything
-    was last listed (at `listed_ns` by this machine's clock). Any version among those names is news unless it is
-    one of `told`; among the others it must also be dated `since_ns` or later. `since_ns` lies an hour before the newest
-    arrival in the last listing of everything, by S3's own clock, and `told` has a digest of each version dated then or
+    A tick lists either everything or, for each table, the names after `greatest`, its greatest name when everything
+    was last listed (at `listed_ns` by this machine's clock). Any version among those names is new unless it is
+    one of `seen`; among the others it must also be dated `since_ns` or later. `since_ns` lies an hour before the newest
+    arrival in the last listing of everything, by S3's own clock, and `seen` has a digest of each version dated then or
     later. So nothing rests on two clocks agreeing, on a listing being an instant, or on dates telling versions apart.
     """
 
@@ -48,7 +48,7 @@ class Place:
     listed_ns: int = 0
     since_ns: int = 0
     greatest: Mapping[str, str] = field(default_factory=dict)
-    told: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, cursor: str | None, uri: str) -> Self:
@@ -56,23 +56,24 @@ class Place:
         stored: dict[str, Any] = json.loads(cursor) if cursor and cursor.startswith("{") else {}
         if stored.get("uri") != uri:
             return cls(uri)
-        return cls(uri, stored["listed_ns"], stored["since_ns"], stored["greatest"], frozenset(stored["told"]))
+        seen = stored["seen"] if "seen" in stored else stored["told"]  # as an earlier release had it
+        return cls(uri, stored["listed_ns"], stored["since_ns"], stored["greatest"], frozenset(seen))
 
     def cursor(self) -> str:
         """Some 15 bytes for each version dated within the hour, and little else."""
-        return json.dumps(asdict(self) | {"told": sorted(self.told)}, separators=(",", ":"))
+        return json.dumps(asdict(self) | {"seen": sorted(self.seen)}, separators=(",", ":"))
 
     def wants_everything(self, now_ns: int) -> bool:
-        """Whether the next look has to list everything; also when the clock was set back, or nothing is known yet."""
+        """Whether the next tick has to list everything; also when the clock was set back, or nothing is known yet."""
         return not self.greatest or not 0 <= now_ns - self.listed_ns < WHOLE_LISTING_NANOSECONDS
 
     def after_everything(self, files: Sequence[LandedFile], now_ns: int) -> tuple[list[LandedFile], Self]:
-        """What is news in a listing of everything, and the place after it."""
-        news = [
+        """What is new in a listing of everything, and the place after it."""
+        new = [
             file
             for file in files
             if (file.arrived_ns >= self.since_ns or file.name > self.greatest.get(file.table, ""))
-            and digest(file) not in self.told
+            and digest(file) not in self.seen
         ]
         # A date in the future, which only a broken clock gives, must not hide what comes until then.
         newest = min(now_ns, max((file.arrived_ns for file in files), default=0))
@@ -80,20 +81,20 @@ class Place:
         greatest: dict[str, str] = {}
         for file in files:
             greatest[file.table] = max(file.name, greatest.get(file.table, ""))
-        told = frozenset(digest(file) for file in files if file.arrived_ns >= since)
-        return news, replace(self, listed_ns=now_ns, since_ns=since, greatest=greatest, told=told)
+        seen = frozenset(digest(file) for file in files if file.arrived_ns >= since)
+        return new, replace(self, listed_ns=now_ns, since_ns=since, greatest=greatest, seen=seen)
 
     def after_greatest(self, files: Sequence[LandedFile]) -> tuple[list[LandedFile], Self]:
-        """What is news in a listing of the names after the greatest ones, and the place after it."""
-        news = [file for file in files if digest(file) not in self.told]
-        return news, replace(self, told=self.told | {digest(file) for file in news})
+        """What is new in a listing of the names after the greatest ones, and the place after it."""
+        new = [file for file in files if digest(file) not in self.seen]
+        return new, replace(self, seen=self.seen | {digest(file) for file in new})
 
 
 @dataclass(frozen=True)
 class Bucket:
     """A landing zone on S3, or on what speaks its protocol at `endpoint_url`, under `s3://bucket/prefix`.
 
-    S3 dates versions in whole seconds; its ETag tells those of one second apart. A listing has 1,000 names a request.
+    S3 dates versions in whole seconds; by its ETag those of one second differ. A listing has 1,000 names a request.
     Names must be listed in order, which general purpose buckets do and directory buckets (S3 Express) do not.
     """
 
@@ -131,7 +132,7 @@ class Bucket:
             except self.client.exceptions.NoSuchKey as error:
                 raise not_landed(self.path_of(table, name)) from error
 
-    def news(self, cursor: str | None) -> tuple[list[LandedFile], str]:
+    def arrivals(self, cursor: str | None) -> tuple[list[LandedFile], str]:
         place, now = Place.of(cursor, self.uri), time.time_ns()
         if place.wants_everything(now):
             found, place = place.after_everything(self.files(None), now)

@@ -81,6 +81,7 @@ def _ingest(
     name = table.key.to_user_string()
     wanted: list[str | None] = list(context.partition_keys) if table.by else [None]
     files = newest_files(landing, table.name)
+    paths = {partition: landing.path_of(table.name, file_name(table.name, partition)) for partition in wanted}
     missing = [partition for partition in wanted if partition not in files]
     if missing:
         landing.check_there()  # what is only not mounted may be back when the step is tried again
@@ -96,7 +97,7 @@ def _ingest(
     details = {
         partition: {
             "rejected_rows": batch.counts[partition].rejected,
-            "landed_file": landing.path_of(table.name, files[partition].name),
+            "landed_file": paths[partition],
             "arrived_ns": str(files[partition].arrived_ns),
             "arrival": files[partition].arrival,
             **({"dagster/partition_row_count": batch.counts[partition].rows} if partition else {}),
@@ -104,20 +105,12 @@ def _ingest(
         }
         for partition in good
     }
-    failures = [
-        *map(str, batch.unreadable),
-        *(
-            refusal(
-                table,
-                landing.path_of(table.name, files[partition].name),
-                files[partition].arrival,
-                how,
-                batch.commonest.get(partition, []),
-            )
-            for partition, how in stored.refused.items()
-        ),
-        *(f"nothing has landed at {landing.path_of(table.name, file_name(table.name, day))}" for day in missing),
+    failures = [str(error) for error in batch.unreadable]
+    failures += [
+        refusal(table, paths[partition], files[partition].arrival, how, batch.commonest.get(partition, []))
+        for partition, how in stored.refused.items()
     ]
+    failures += [f"nothing has landed at {paths[partition]}" for partition in missing]
     if failures and not table.by:
         raise dg.Failure(f"{name}: {failures[0]}", allow_retries=False)
     if failures:

@@ -40,7 +40,7 @@ def landing_sensor(
     def landed_files(context: dg.SensorEvaluationContext, landing: LandingZone) -> dg.SensorResult:
         """The cursor keeps the landing zone's own, and of each table the last partition that it had then."""
         seen = _Cursor.of(context.cursor)
-        arrived, place = landing.news(seen.place)
+        arrived, place = landing.arrivals(seen.place)
         now = _Cursor(place, {table.name: _last(table) for table in declared})
         requests = requests_for(
             {

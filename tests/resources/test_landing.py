@@ -58,7 +58,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def settled(landing: LandingZone, cursor: str | None = None) -> tuple[list[str], str]:
     """The names that are told once everything so far counts as landed, and the next cursor."""
     time.sleep(SETTLE_SECONDS + 0.02)
-    files, cursor = landing.news(cursor)
+    files, cursor = landing.arrivals(cursor)
     return [file.name for file in files], cursor
 
 
@@ -157,7 +157,7 @@ def test_no_file_is_lost_or_told_twice_while_a_feed_keeps_landing(landing: Landi
         last_tick = not feeding.is_alive()
         if last_tick:
             time.sleep(SETTLE_SECONDS + 0.02)
-        news, cursor = landing.news(cursor)
+        news, cursor = landing.arrivals(cursor)
         told += [file.name for file in news]
         ticks += 1
         if last_tick:
@@ -316,11 +316,11 @@ def test_a_landing_zone_that_vanishes_for_a_while_loses_nothing_that_lands_meanw
 
     elsewhere = Path(folder.uri).rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="Bring it back, or mount it again"):
-        folder.news(cursor)
+        folder.arrivals(cursor)
     Path(folder.uri).mkdir()  # a mount point without its volume
     LandingZone(uri=str(elsewhere)).put("sales", "2020-01-02.csv.gz", b"")
     with pytest.raises(FileNotFoundError, match="is empty, as a mount point is without its volume"):
-        folder.news(cursor)
+        folder.arrivals(cursor)
 
     Path(folder.uri).rmdir()
     elsewhere.rename(folder.uri)
@@ -333,11 +333,11 @@ def test_a_landing_zone_on_disk_that_is_gone_or_empty_is_named_with_the_next_ste
     Path(folder.uri).mkdir()
     with pytest.raises(FileNotFoundError, match=f"{folder.uri} is empty.*make a table's folder in it"):
         folder.check_there()
-    _, cursor = folder.news()
-    assert folder.news(cursor)[0] == []  # as long as nothing was ever told
+    _, cursor = folder.arrivals()
+    assert folder.arrivals(cursor)[0] == []  # as long as nothing was ever told
     Path(folder.uri, "sales").mkdir()
     folder.check_there()
-    assert folder.news("1")[0] == []
+    assert folder.arrivals("1")[0] == []
 
 
 def test_a_killed_writer_leaves_only_complete_files(folder: LandingZone) -> None:
@@ -381,7 +381,7 @@ def _seconds(landing: LandingZone) -> float:
 def test_a_landing_zone_on_disk_does_not_wait_for_the_libraries_of_s3(tmp_path: Path) -> None:
     used = (
         "import sys; from resources.landing import LandingZone; "
-        f"LandingZone(uri={str(tmp_path)!r}).news(); print('boto3' in sys.modules, 'dagster_aws' in sys.modules)"
+        f"LandingZone(uri={str(tmp_path)!r}).arrivals(); print('boto3' in sys.modules, 'dagster_aws' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", used], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["False", "False"]

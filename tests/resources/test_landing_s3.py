@@ -85,7 +85,7 @@ def test_hidden_foreign_and_nested_keys_are_not_listed(s3: S3, landing: LandingZ
     ]:
         s3.client.put_object(Bucket=bucket_of(landing), Key=stray, Body=b"x")
 
-    assert names(landing.files()) == names(landing.news()[0]) == ["2020-01-01.csv.gz"]
+    assert names(landing.files()) == names(landing.arrivals()[0]) == ["2020-01-01.csv.gz"]
 
 
 def test_a_bucket_without_a_prefix_and_names_that_an_address_must_quote_work(s3: S3) -> None:
@@ -94,8 +94,8 @@ def test_a_bucket_without_a_prefix_and_names_that_an_address_must_quote_work(s3:
 
     assert [(file.table, file.name) for file in landing.files()] == [("sales & größe", "2020 01+01%.csv.gz")]
     assert landing.read("sales & größe", "2020 01+01%.csv.gz") == b"abc"
-    _, cursor = landing.news()
-    assert landing.news(cursor)[0] == []
+    _, cursor = landing.arrivals()
+    assert landing.arrivals(cursor)[0] == []
 
 
 def test_the_next_day_is_told_at_once_and_a_day_sent_again_when_everything_is_listed(
@@ -103,20 +103,20 @@ def test_the_next_day_is_told_at_once_and_a_day_sent_again_when_everything_is_li
 ) -> None:
     for day in ("2020-01-01", "2020-01-02"):
         landing.put("sales", f"{day}.csv.gz", b"")
-    found, cursor = landing.news()
+    found, cursor = landing.arrivals()
     assert names(found) == ["2020-01-01.csv.gz", "2020-01-02.csv.gz"]
 
     landing.put("sales", "2020-01-03.csv.gz", b"")
     landing.put("sales", "2020-01-01.csv.gz", b"again")
     landing.put("shops", "shops.csv", b"")
-    found, cursor = landing.news(cursor)
+    found, cursor = landing.arrivals(cursor)
     assert names(found) == ["2020-01-03.csv.gz"]
-    assert landing.news(cursor)[0] == []
+    assert landing.arrivals(cursor)[0] == []
 
     monkeypatch.setattr(resources.landing_s3, "WHOLE_LISTING_NANOSECONDS", 0)
-    found, cursor = landing.news(cursor)
+    found, cursor = landing.arrivals(cursor)
     assert sorted(names(found)) == ["2020-01-01.csv.gz", "shops.csv"]
-    assert landing.news(cursor)[0] == []
+    assert landing.arrivals(cursor)[0] == []
 
 
 def test_a_reader_with_a_cursor_of_another_landing_zone_is_told_everything(s3: S3, tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_a_reader_with_a_cursor_of_another_landing_zone_is_told_everything(s3: S
     for landing in zones:
         landing.put("sales", "2020-01-01.csv.gz", b"")
     time.sleep(1.1)  # a file on disk counts as landed a second after its rename
-    cursors = [landing.news()[1] for landing in zones]
+    cursors = [landing.arrivals()[1] for landing in zones]
 
-    told = [[len(landing.news(cursor)[0]) for cursor in cursors] for landing in zones[:2]]
+    told = [[len(landing.arrivals(cursor)[0]) for cursor in cursors] for landing in zones[:2]]
     assert told == [[0, 1, 1], [1, 0, 1]]
-    assert [len(zones[2].news(cursor)[0]) for cursor in cursors[:2]] == [1, 1]
+    assert [len(zones[2].arrivals(cursor)[0]) for cursor in cursors[:2]] == [1, 1]
 
 
 def test_two_versions_of_one_second_are_two_arrivals(s3: S3, landing: LandingZone) -> None:
@@ -151,20 +151,20 @@ def test_two_versions_of_one_second_are_two_arrivals(s3: S3, landing: LandingZon
 
 def test_an_upload_in_parts_is_told_when_it_is_complete_and_once(s3: S3, landing: LandingZone) -> None:
     landing.put("sales", "2020-01-01.csv.gz", b"")
-    _, cursor = landing.news()
+    _, cursor = landing.arrivals()
     upload = {"Bucket": bucket_of(landing), "Key": "landing/sales/2020-01-02.csv.gz"}
     upload["UploadId"] = s3.client.create_multipart_upload(**upload)["UploadId"]
     parts = []
     for number, part in enumerate([b"a" * 5 * 2**20, b"b"], start=1):
         tag = s3.client.upload_part(**upload, PartNumber=number, Body=part)["ETag"]
         parts.append({"PartNumber": number, "ETag": tag})
-        assert landing.news(cursor)[0] == []
+        assert landing.arrivals(cursor)[0] == []
     s3.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
 
-    (file,), cursor = landing.news(cursor)
+    (file,), cursor = landing.arrivals(cursor)
     assert (file.name, file.size) == ("2020-01-02.csv.gz", 5 * 2**20 + 1)
     assert len(landing.read("sales", file.name)) == file.size
-    assert landing.news(cursor)[0] == []
+    assert landing.arrivals(cursor)[0] == []
 
 
 def test_an_upload_that_began_within_the_hour_before_what_was_told_is_told() -> None:
@@ -256,11 +256,11 @@ def test_a_look_between_two_listings_of_everything_is_one_request_a_table(monkey
             list(writers.map(lambda n: bucket.put("sales", f"{n:06}.csv.gz", b""), range(5 * PAGE)))
 
         with counted(bucket.client) as requests:
-            found, cursor = bucket.news(None)
+            found, cursor = bucket.arrivals(None)
         assert (len(found), len(requests)) == (5 * PAGE + 1, 1 + 5 + 1)  # the tables, the sales, the shops
         bucket.put("sales", "999999.csv.gz", b"")
         with counted(bucket.client) as requests:
-            found, cursor = bucket.news(cursor)
+            found, cursor = bucket.arrivals(cursor)
         assert (names(found), len(requests)) == (["999999.csv.gz"], 2)
         with counted(bucket.client) as requests:
             assert len(bucket.files("shops")) == 1
@@ -285,7 +285,7 @@ def test_a_bucket_that_nothing_has_landed_in_is_there(s3: S3) -> None:
 def test_a_missing_bucket_is_named_with_what_s3_said_and_the_next_step(s3: S3) -> None:
     landing = zone(s3, "nobody-made-this")
     said = rf"s3://nobody-made-this/landing at {s3.endpoint_url}: S3 answered NoSuchBucket \(.*does not exist\); create"
-    for attempt in (landing.files, landing.news, lambda: landing.put("sales", "2020-01-01.csv.gz", b"")):
+    for attempt in (landing.files, landing.arrivals, lambda: landing.put("sales", "2020-01-01.csv.gz", b"")):
         with pytest.raises(FileNotFoundError, match=said):
             attempt()
 
