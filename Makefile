@@ -31,7 +31,7 @@ OF_DATA := dbt.cli.main, dbt.adapters.duckdb, sklearn.ensemble, skops.io, pander
 # The longest files begin first, so that no core waits for one at the end; all are named, because of a folder and a file
 # in it pytest takes the folder's order.
 LONGEST := $(addprefix tests/,flights/test_reruns.py test_repository.py flights/test_retraining.py flights/test_graph.py \
-  tilth/test_freshness.py flights/test_automation.py tilth/test_alerts.py test_types.py faults/test_kills.py)
+  tilth/observability/test_freshness.py flights/test_automation.py tilth/observability/test_alerts.py test_types.py faults/test_kills.py)
 test_files = $(filter $(1),$(LONGEST)) $(filter-out $(LONGEST),$(filter $(1),$(sort $(shell find tests -name "test_*.py"))))
 WITH_SERVICES := $(addprefix tests/,live/% postgres/% faults/% kubernetes/% helm/%)
 READY := $(ENVIRONMENT) $(MANIFEST) $(INSTANCE)

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import QUIET
 from tilth._dagster.sqlite import BatchedSqliteEventLogStorage
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
 RANGE = {"dagster/asset_partition_range_start": "2013-01-01", "dagster/asset_partition_range_end": "2013-02-28"}
 

@@ -156,7 +156,7 @@ def test_a_step_whose_process_is_forked_for_it_counts_from_the_fork() -> None:
     program = """if True:
         import os
         import dagster as dg
-        from tests.tilth.test_usage import burn, used
+        from tests.tilth.observability.test_usage import burn, used
         from tilth.observability.usage import watch
 
         watch()  # as a code location's IO managers do, before the fork
