@@ -147,7 +147,7 @@ def test_assets_that_dagster_cannot_version_are_taken_as_they_are() -> None:
 
 def test_two_domains_with_a_table_of_one_name_land_and_store_apart(tmp_path: Path) -> None:
     def domain(name: str) -> dg.Definitions:
-        table = LandedTable("weather", "assets.flights.schemas:airlines", "", warehouse_schema=f"{name}_raw")
+        table = LandedTable("weather", METERS.schema, "", warehouse_schema=f"{name}_raw")
         return code_location(f"assets.{name}.definitions", namespace=name, assets=[], landing=[table])
 
     def asked(of: dg.Definitions, instance: dg.DagsterInstance) -> list[list[str]]:
