@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, Platform
+from tests.example import DAILY_DBT, DAILY_RAW, FEATURES, Platform
 from tests.signals_in_dbt import signal_after
 from tilth.settings import Deployment
 
@@ -53,7 +53,7 @@ def context() -> ForkServerContext:
     """Of processes that are forked from a server which has imported what a run needs."""
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(
-        ["assets.flights.definitions", "tests.faults.preloaded", "tests.conftest", "tests.faults.backfill"]
+        ["assets.flights.definitions", "tests.faults.preloaded", "tests.example", "tests.faults.backfill"]
     )
     return forking
 

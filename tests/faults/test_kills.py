@@ -16,7 +16,7 @@ from assets.flights import replay
 from resources.frames import by_partition
 from resources.landing_files import file_name
 from resources.warehouse import Warehouse, WarehouseBusyError
-from tests.conftest import REFERENCE, Platform
+from tests.example import REFERENCE, Platform
 from tests.faults.backfill import Stack, context, finish, kill, platform_on, start
 from tests.s3 import CREDENTIALS, S3
 from tilth.versioning.content import data_version

@@ -12,7 +12,7 @@ import pytest
 
 from assets.flights import replay
 from resources.landing_files import file_name
-from tests.conftest import DAILY_DBT, DAILY_RAW, REFERENCE, Platform
+from tests.example import DAILY_DBT, DAILY_RAW, REFERENCE, Platform
 from tests.faults.backfill import Stack, context, platform_on, start
 
 FIRST, SECOND = DAYS = ("2013-01-01", "2013-01-02")

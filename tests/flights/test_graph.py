@@ -20,7 +20,7 @@ from assets.flights import replay
 from assets.flights.definitions import definitions
 from assets.flights.models import TRUSTED_TYPES
 from resources.registry import ModelRegistry, StoredModel
-from tests.conftest import FIVE_DAYS, MODELS, SCORED, Platform, copied
+from tests.example import FIVE_DAYS, MODELS, SCORED, Platform, copied
 
 DAYS = FIVE_DAYS
 NEURAL = "models/delay_neural"

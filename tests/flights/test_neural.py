@@ -20,7 +20,7 @@ from assets.flights.models import PYTORCH_INSTALLED, TENSOR_MODELS, TRUSTED_TYPE
 from assets.flights.neural import Encoding, NeuralClassifier
 from assets.flights.parameters import NeuralParameters
 from resources.registry import ModelRegistry, StoredModel
-from tests.conftest import MODELS, Platform, copied, platform_in
+from tests.example import MODELS, Platform, copied, platform_in
 
 NEURAL, CHAMPION = ["models", "delay_neural"], ["models", "delay_champion"]
 NEWARK = "2013-01|EWR"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from assets.flights.dbt_models import project
 from assets.flights.features import NUMBERS, build_features
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, FIVE_DAYS, Platform, copied
+from tests.example import DAILY_DBT, DAILY_RAW, FEATURES, FIVE_DAYS, Platform, copied
 
 DAYS = FIVE_DAYS
 # It is noon in New York on this day: what is scheduled for the hour of noon has yet to leave.

@@ -14,7 +14,8 @@ import pytest
 
 from assets.flights import dbt_models, replay
 from resources.dbt import Dbt
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, QUIET, SCORED, Platform, copied
+from tests.conftest import QUIET
+from tests.example import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, SCORED, Platform, copied
 from tests.signals_in_dbt import signal_after
 from tilth.automation.ranges import range_tags
 

@@ -34,7 +34,8 @@ from tests.automation import (
     models_of,
     once,
 )
-from tests.conftest import QUIET, Platform, copied
+from tests.conftest import QUIET
+from tests.example import Platform, copied
 from tilth.automation.conditions import on_changed_data
 from tilth.observability import freshness
 from tilth.versioning.inputs import INPUTS

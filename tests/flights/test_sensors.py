@@ -9,7 +9,7 @@ import pytest
 from assets.flights import replay
 from assets.flights.definitions import definitions
 from tests.automation import DAILY_DBT, FEATURES, RAW, REFERENCE, Daemon, dates, each
-from tests.conftest import Platform
+from tests.example import Platform
 from tilth.observability import freshness
 
 START = "dagster/asset_partition_range_start"

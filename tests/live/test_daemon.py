@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from assets.flights import replay
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, REFERENCE, Platform
+from tests.example import DAILY_DBT, DAILY_RAW, FEATURES, REFERENCE, Platform
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

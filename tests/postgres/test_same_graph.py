@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from assets.flights import replay
-from tests.conftest import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, REFERENCE, SCORED, Platform
+from tests.example import DAILY_DBT, DAILY_RAW, FEATURES, MODELS, REFERENCE, SCORED, Platform
 from tilth.settings import Deployment
 
 FIRST, LAST = "2013-01-30", "2013-02-01"

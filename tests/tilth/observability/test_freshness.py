@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from assets.flights import replay
 from assets.flights.definitions import definitions
-from tests.conftest import QUIET, Platform
+from tests.conftest import QUIET
+from tests.example import Platform
 from tilth._dagster.asset_graph import graph_of
 from tilth.automation.conditions import on_new_data
 from tilth.automation.ranges import range_tags
