@@ -100,16 +100,17 @@ def send(
 class Meters:
     """The domain on stores of its own, and a Dagster instance that remembers its runs."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
+    def __init__(self, home: Path, instance: dg.DagsterInstance, tables: Sequence[LandedTable] = tuple(TABLES)) -> None:
         self.deployment = Deployment(home=home)
         self.instance = instance
         self.landing = LandingZone.of(self.deployment)
         self.warehouse = Warehouse(self.deployment.warehouse_uri)
+        self.tables = tables
 
     @cached_property
     def definitions(self) -> dg.Definitions:
         return dg.Definitions(
-            assets=[landed(table) for table in TABLES],
+            assets=[landed(table) for table in self.tables],
             resources={"landing": self.landing, "warehouse": self.warehouse},
             executor=dg.in_process_executor,
         )

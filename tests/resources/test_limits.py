@@ -2,11 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from resources.ingestion.limits import Limits
 from tests.meters import METERS, READINGS, Meters, errors, send
 from tilth.observability import incidents
 
@@ -179,3 +181,20 @@ def test_a_refused_day_is_one_incident_of_that_day_until_it_is_accepted(copy: Me
     assert found() == [(MIDDLE,)]
     copy.make(READINGS, MIDDLE, accepted="Ann: a strike")
     assert found() == []
+
+
+def test_a_table_has_its_own_limits_and_its_own_schema_in_the_warehouse(tmp_path: Path) -> None:
+    own = replace(READINGS, limits=Limits(rejected_share=0.6, drop_from_last=None), warehouse_schema="power")
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        domain = Meters(tmp_path, instance, [own])
+        send(domain.landing, own, FIRST)
+        domain.make(own, FIRST)
+        send(domain.landing, own, FIRST, spoilt(0.55))
+        domain.make(own, FIRST)
+        assert own.key == dg.AssetKey(["power", "readings"])
+        assert (len(domain.rows("power.readings")), len(domain.rows("power_rejected.readings"))) == (22, 26)
+
+        send(domain.landing, own, FIRST, spoilt(0.65))
+        said = errors(domain.run(own, FIRST))
+    assert "more than 60 %" in said
+    assert '{"ops": {"power__readings": {"config": {"accept":' in said
