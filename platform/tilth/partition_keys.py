@@ -1,4 +1,4 @@
-"""Partition keys of several dimensions: the one place that takes them apart, and makes them of rows.
+"""Partition keys of several dimensions: the one place that takes them apart and puts them together.
 
 Dagster writes such a key as `EWR|2013-01`, its parts in the order of the names of its dimensions; no part holds a `|`.
 """
@@ -22,6 +22,11 @@ def by_dimension(key: str, partitions: dg.MultiPartitionsDefinition) -> Mapping[
 def parts(key: str) -> list[str]:
     """The parts of a key of several dimensions, in their order."""
     return key.split(_BETWEEN)
+
+
+def joined(*parts: str) -> str:
+    """The key that has these parts, in the order of its dimensions."""
+    return _BETWEEN.join(parts)
 
 
 def row_keys(rows: "pa.Table", columns: Sequence[str]) -> "pa.ChunkedArray":

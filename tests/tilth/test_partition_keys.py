@@ -3,7 +3,7 @@
 import dagster as dg
 import pyarrow as pa
 
-from tilth.partition_keys import by_dimension, parts, row_keys
+from tilth.partition_keys import by_dimension, joined, parts, row_keys
 
 BY = dg.MultiPartitionsDefinition(
     {"month": dg.StaticPartitionsDefinition(["2013-01"]), "entity": dg.StaticPartitionsDefinition(["Home & Garden"])}
@@ -15,6 +15,7 @@ def test_a_key_says_its_parts_by_dimension_and_in_the_order_in_which_it_has_them
     assert [str(key) for key in BY.get_partition_keys()] == [KEY]
     assert by_dimension(KEY, BY) == {"month": "2013-01", "entity": "Home & Garden"}
     assert parts(KEY) == ["Home & Garden", "2013-01"]
+    assert joined(*parts(KEY)) == KEY
 
 
 def test_the_keys_of_rows_are_those_that_dagster_makes() -> None:

@@ -11,6 +11,7 @@ import dagster as dg
 from tilth._dagster.asset_graph import AssetGraph, graph_of
 from tilth._dagster.event_log import NO_PARTITION
 from tilth.automation import conditions as automation
+from tilth.partition_keys import parts
 from tilth.versioning.inputs import optional_inputs, reference_inputs
 
 CONDITIONS: dict[str, Callable[..., dg.AutomationCondition]] = {
@@ -87,7 +88,7 @@ def _dimensions(definition: dg.PartitionsDefinition | None) -> list[dg.Partition
 def _window(partition: str, read: list[str]) -> str:
     if read in ([partition], [NO_PARTITION], []):
         return ""
-    named = sorted(key.replace("|", " ") for key in read)
+    named = sorted(" ".join(parts(key)) for key in read)
     return f" ({named[0]})" if len(read) == 1 else f" ({len(read)}: {named[0]} to {named[-1]})"
 
 

@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import dagster as dg
 
+from tilth.partition_keys import joined, parts
+
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 PARTITION = "dagster/partition"
 
@@ -59,7 +61,7 @@ def _boxes(wanted: set[str], definition: dg.MultiPartitionsDefinition, most: int
     first, second = (dimension.partitions_def.get_partition_keys() for dimension in definition.partitions_defs)
     seconds_of: dict[str, list[str]] = defaultdict(list)
     for key in sorted(wanted):
-        one, _, other = key.partition("|")
+        one, other = parts(key)
         seconds_of[one].append(other)
     firsts_of: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
     width: dict[tuple[tuple[str, str], ...], int] = {}
@@ -68,7 +70,7 @@ def _boxes(wanted: set[str], definition: dg.MultiPartitionsDefinition, most: int
         firsts_of[spans].append(one)
         width[spans] = max(second.index(end) - second.index(start) + 1 for start, end in spans)
     return [
-        (f"{low}|{start}", f"{high}|{end}")
+        (joined(low, start), joined(high, end))
         for spans, firsts in firsts_of.items()
         for low, high in _runs(set(firsts), first, max(1, most // width[spans]))
         for start, end in spans
