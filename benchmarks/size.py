@@ -88,7 +88,7 @@ def looks_of_own_sensors(home: Path, assets: int) -> list[Figure]:
             began = time.perf_counter()
             found = sensor.evaluate_tick(context)
             ticks.append(time.perf_counter() - began)
-            unfinished = "still to be looked at" in (found.skip_message or "")
+            unfinished = "still to be judged" in (found.skip_message or "")
             cursors[sensor.name] = found.cursor
         print(f"  {sensor.name}: {sum(ticks):.2f} s in {len(ticks)} ticks")
         return sum(ticks)

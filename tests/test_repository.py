@@ -118,6 +118,15 @@ def test_what_is_private_of_dagster_is_used_behind_the_fence_alone() -> None:
     assert outside == {}, told
 
 
+def test_the_page_on_upgrading_names_every_file_behind_the_fence_and_only_what_there_is() -> None:
+    text = (ROOT / "docs" / "upgrading.md").read_text()
+    fence = (ROOT / "platform" / "tilth" / "_dagster").glob("*.py")
+    assert [path.name for path in fence if private_uses(path.read_text()) and f"{path.name}`" not in text] == []
+    named = re.findall(r"\b(?:platform|resources|assets|tests)/[\w/.-]+\w", text)
+    assert len(named) > 50
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("command", ["dagster definitions validate", "dg check defs"])
 def test_the_definitions_load_where_the_environment_is_not_activated(shell: Shell, command: str) -> None:
     checked = shell.run(*command.split())

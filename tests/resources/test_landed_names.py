@@ -37,7 +37,9 @@ def tick(domain: Meters, cursor: str | None) -> tuple[list[dg.AssetCheckEvaluati
 
 
 def open_incidents(domain: Meters) -> list[str]:
-    found = incidents.look(domain.instance, domain.definitions.get_repository_def(), None, {}, None, 2e10).incidents
+    found = incidents.find_incidents(
+        domain.instance, domain.definitions.get_repository_def(), None, {}, None, 2e10
+    ).incidents
     return [incident.text for incident in found.values()]
 
 

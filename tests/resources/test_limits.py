@@ -173,7 +173,7 @@ def test_a_refused_day_is_one_incident_of_that_day_until_it_is_accepted(copy: Me
     repository = copy.definitions.get_repository_def()
 
     def found() -> list[tuple[str, ...]]:
-        seen = incidents.look(copy.instance, repository, None, {}, None, 2e10).incidents.values()
+        seen = incidents.find_incidents(copy.instance, repository, None, {}, None, 2e10).incidents.values()
         return [one.partitions for one in seen if one.asset == "raw/readings"]
 
     send(copy.landing, READINGS, MIDDLE, kept(0))

@@ -95,16 +95,16 @@ class ConditionSensor(dg.AutomationConditionSensorDefinition):
         return SensorExecutionData(skip_message=why, cursor=context.cursor)
 
     def evaluated(
-        self, context: dg.SensorEvaluationContext, look: Callable[[dg.SensorEvaluationContext], dg.SensorResult]
+        self, context: dg.SensorEvaluationContext, result: Callable[[dg.SensorEvaluationContext], dg.SensorResult]
     ) -> SensorExecutionData:
-        """What a tick hands over that evaluates conditions by `look`."""
-        self._evaluation_fn = lambda context: [look(context)]
+        """What a tick hands over of which `result` is the result, checked as Dagster checks one."""
+        self._evaluation_fn = lambda context: [result(context)]
         return super().evaluate_tick(context)
 
-    def look(
+    def evaluate_conditions(
         self, context: dg.SensorEvaluationContext, graph: AssetGraph, seen: Cursor
     ) -> tuple[Sequence[dg.RunRequest], Cursor, Sequence[Any]]:
-        """Evaluate all conditions, as Dagster's sensor does: what they ask for, what they have seen, and for the UI
+        """Evaluate all conditions, as Dagster's sensor does: what they request, what they have seen, and for the UI
         what they found.
         """
         requests, seen, evaluations = AutomationTickEvaluationContext(
@@ -137,14 +137,14 @@ def written_cursor(seen: Cursor) -> str:
     return asset_daemon_cursor_to_instigator_serialized_cursor(seen)
 
 
-def asked_beside(
+def requested_beside(
     instance: dg.DagsterInstance,
     graph: AssetGraph,
     requested: Mapping[dg.AssetKey, Collection[str]],
     keys: AbstractSet[dg.AssetKey],
 ) -> dict[dg.AssetKey, frozenset[str]]:
-    """By asset, the partitions that the conditions of these assets would ask for at a first look, if these were
-    requested in the same tick; those that are requested among them.
+    """By asset, the partitions that the conditions of these assets would request in a first tick, if these were
+    requested in it too; these among them.
     """
     evaluator = AutomationConditionEvaluator(
         entity_keys=keys,

@@ -8,7 +8,7 @@ import dagster as dg
 
 from tilth._dagster.event_log import attempts, earlier_attempts, event_numbers
 
-Made = dg.AssetKey | dg.AssetCheckKey
+Target = dg.AssetKey | dg.AssetCheckKey
 
 # A failed run whose retry was not launched for so long is taken to be the last try.
 RETRY_PATIENCE_SECONDS = 600
@@ -37,10 +37,10 @@ class Failure:
     """Why a run failed: by step the first line of its error; by what the run was to make, the steps that make it."""
 
     errors: Mapping[str, str]
-    steps: Mapping[Made, set[str]]
+    steps: Mapping[Target, set[str]]
     reason: str
 
-    def of(self, made: Made) -> str | None:
+    def of(self, made: Target) -> str | None:
         """The error of the steps that make this; None if none of them failed."""
         return next((self.errors[step] for step in sorted(self.steps.get(made, ())) if step in self.errors), None)
 
@@ -54,7 +54,7 @@ class Failure:
 
 @dataclass
 class Runs:
-    """Runs of one look, each asked for once; `waiting` are those found to wait for their retry."""
+    """Runs as they are at one time, each read once; `waiting` are those found to wait for their retry."""
 
     instance: dg.DagsterInstance
     label: str | None
@@ -73,7 +73,7 @@ class Runs:
         return {run_id: self._ended(self._records[run_id]) for run_id in wanted}
 
     def is_over(self, run_id: str) -> bool:
-        """Whether this run, of which `ended` was asked, does not go on; one that is not known any more does not."""
+        """Whether this run, that `ended` knows, does not go on; one that is not known any more does not."""
         record = self._records[run_id]
         return record is None or record.dagster_run.is_finished
 
@@ -110,7 +110,7 @@ class Runs:
 
     def _record(self, run_id: str) -> dg.RunRecord:
         found = self._records[run_id]
-        assert found is not None  # noqa: S101 - only stored runs are asked for
+        assert found is not None  # noqa: S101 - only stored runs are read
         return found
 
     def _keep(self, records: Iterable[dg.RunRecord]) -> None:
@@ -151,7 +151,7 @@ class Runs:
                     or _first_line(event.message or "")
                     or reason
                 )
-        steps: dict[Made, set[str]] = {}
+        steps: dict[Target, set[str]] = {}
         if run.execution_plan_snapshot_id:
             plan = self.instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
             for step in plan.steps:

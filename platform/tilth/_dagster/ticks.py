@@ -42,7 +42,7 @@ def last_ticks(
     """Of the sensors and schedules of these names that the instance knows, the last ticks of those that run.
 
     Args:
-        label: the repository as in `tilth.observability.incidents.look`.
+        label: the repository as in `tilth.observability.incidents.find_incidents`.
     """
     if instance.schedule_storage is None:
         return

@@ -1,1 +1,1 @@
-"""What asks for partitions: conditions, the sensors that look at them, and what finds requests that were lost."""
+"""What requests partitions: conditions, their sensors, and the reconciler, which finds lost requests."""

@@ -29,7 +29,7 @@ class Answered(OwnCondition):
     if it had: it is started again by whom it concerns.
 
     Other conditions ask one after another; what is recorded while they do, as by a run that makes an input and then the
-    partition, some of them see and some do not. This one is asked last.
+    partition, some of them see and some do not. This one is evaluated last.
     """
 
     @property
@@ -46,8 +46,8 @@ class Answered(OwnCondition):
         """Of the partitions that all other parts of a condition leave, which are few."""
         partitions = graph.partitions(key)
         found = tried_in_vain(instance, graph, key, attempts(instance, key, partitions), candidates)
-        found |= made_from_present(instance, graph, key, candidates - found)
-        return found | to_be_made(instance, key, partitions, candidates - found)
+        found |= up_to_date(instance, graph, key, candidates - found)
+        return found | in_progress(instance, key, partitions, candidates - found)
 
 
 def tried_in_vain(
@@ -66,13 +66,13 @@ def tried_in_vain(
     for parent in graph.parents(key) if over else ():
         numbers = event_numbers(instance, parent)
         since = {p: [n for read in reads[p][parent] if (n := numbers.get(read, 0)) > tried[p].number] for p in over}
-        asked = sorted({number for found in since.values() for number in found})
-        made_by = {made.number: made.run_id for made in materializations(instance, parent, asked)}
+        wanted = sorted({number for found in since.values() for number in found})
+        made_by = {made.number: made.run_id for made in materializations(instance, parent, wanted)}
         changed |= {p for p, found in since.items() if any(made_by.get(number) != of_run[p] for number in found)}
     return set(over) - changed
 
 
-def made_from_present(
+def up_to_date(
     instance: dg.DagsterInstance, graph: AssetGraph, key: dg.AssetKey, partitions: Collection[str]
 ) -> set[str]:
     """Those of these partitions of the asset whose latest materialization says that it was made from the versions of
@@ -88,7 +88,7 @@ def made_from_present(
     }
 
 
-def to_be_made(
+def in_progress(
     instance: dg.DagsterInstance,
     key: dg.AssetKey,
     definition: dg.PartitionsDefinition | None,

@@ -4,12 +4,12 @@ Dagster's `AutomationCondition.eager()` holds only for the latest time window, s
 of history, would never be requested. The conditions here drop that clause on purpose: a partition is requested
 because its own inputs came or changed, whenever that is.
 
-Every condition waits until nothing it reads is being made, asks for a partition once per change of *content*, and
+Every condition waits until nothing it reads is being made, requests a partition once per change of *content*, and
 leaves a partition alone while a run for it is under way. What changes in the moment of a request or during a run is
 seen by `tilth.automation.reconciler`.
 
 A run that changes an input may be about to make the partition too: that is waited for. Only where it failed before it
-came to the partition, as does a range with one bad day, the partition is asked for by itself.
+came to the partition, as does a range with one bad day, the partition is requested by itself.
 
 What an asset says of an input is heeded by all of them, by the reconciler and by partition lag: that its absent
 partitions hold nothing back (`metadata=OPTIONAL` on the `AssetIn` or `AssetDep`), or that it must be there but its
@@ -27,7 +27,7 @@ from tilth.versioning.inputs import optional_inputs, reference_inputs
 
 def _settled(due: dg.AutomationCondition, label: str) -> dg.AutomationCondition:
     """`due` happened since the last request, what is required is there, and nothing is under way."""
-    # Not since_last_handled(), which also forgets what was there before the sensor's first look.
+    # Not since_last_handled(), which also forgets what was there before the sensor's first tick.
     pending = due.since(Condition.newly_requested() | Condition.newly_updated())
     idle = ~Condition.any_deps_in_progress() & ~Condition.in_progress()
     unanswered = ~Answered() | Condition.any_deps_match(Condition.will_be_requested())
@@ -54,7 +54,7 @@ def _requires_something(graph: AssetGraph, key: dg.AssetKey) -> bool:
 
 def on_new_data() -> dg.AutomationCondition:
     """A partition is made when an upstream partition that it reads came or has new content, at any age: transformations
-    and features, partition by partition. Making the same content again asks for nothing. It is asked for together with
+    and features, partition by partition. Making the same content again requests nothing. It is requested together with
     what it reads of required inputs, so that a chain of such assets is one run.
     """
     beside = any_input_matches(

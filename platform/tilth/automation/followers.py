@@ -1,8 +1,8 @@
-"""What conditions would ask for once a run has recorded what it makes, taken into that run beforehand.
+"""What conditions would request once a run has recorded what it makes, taken into that run beforehand.
 
-A sensor that finds arrivals asks for the assets that hold them. What is made of those is asked for by conditions when
-they are recorded: a look, a place in the queue and the start of a process later. Here the conditions are evaluated as
-if the sensor's requests were their own, beside which they ask for what follows.
+A sensor that finds arrivals requests the assets that hold them. What is made of those is requested by conditions when
+they are recorded: a tick, a place in the queue and the start of a process later. Here the conditions are evaluated as
+if the sensor's requests were their own, beside which they request what follows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 import dagster as dg
 
 from tilth._dagster.asset_graph import AssetGraph, graph_of
-from tilth._dagster.automation import asked_beside
+from tilth._dagster.automation import requested_beside
 from tilth._dagster.connections import kept_connections
 from tilth._dagster.event_log import NO_PARTITION
 from tilth.automation.ranges import partitions_in
@@ -25,9 +25,9 @@ def with_followers(
     repository: dg.RepositoryDefinition,
     target: dg.AssetSelection,
 ) -> list[dg.RunRequest]:
-    """The requests, each with those assets of `target` that would be asked for next, for the same partitions.
+    """The requests, each with those assets of `target` that would be requested next, for the same partitions.
 
-    An asset is taken along when its condition asks for all partitions of the request: what it reads beside is there,
+    An asset is taken along when its condition requests all partitions of the request: what it reads beside is there,
     and neither that nor the asset itself is being made. A request that shares a partition with another stays as it is:
     what is made of both would be made twice.
     """
@@ -44,10 +44,10 @@ def _with_followers(
     for n in alone:
         for key in requests[n].asset_selection or ():
             coming.setdefault(key, set()).update(cut[n])
-    asked = _asked_for(coming, instance, graph, graph.resolve(target)) if coming else {}
+    requested = _requested(coming, instance, graph, graph.resolve(target)) if coming else {}
+    order = [key for key in graph.keys if key in requested]
     return [
-        _with(request, [key for key in graph.keys if key in asked], asked, cut[n], graph) if n in alone else request
-        for n, request in enumerate(requests)
+        _with(request, order, requested, cut[n], graph) if n in alone else request for n, request in enumerate(requests)
     ]
 
 
@@ -58,27 +58,27 @@ def _partitions(request: dg.RunRequest, graph: AssetGraph) -> Partitions:
     return frozenset(partitions_in(request.tags, definition) or [NO_PARTITION])
 
 
-def _asked_for(
+def _requested(
     coming: Mapping[dg.AssetKey, set[str]],
     instance: dg.DagsterInstance,
     graph: AssetGraph,
     target: AbstractSet[dg.AssetKey],
 ) -> dict[dg.AssetKey, Partitions]:
-    """What conditions would ask for now if this were asked for, itself included."""
+    """What conditions would request now if this were requested, itself included."""
     below = set(coming)
     for key in graph.keys:
         if graph.parents(key) & below:
             below.add(key)
     followers = {key for key in target & below - coming.keys() if graph.condition(key) is not None}
     with kept_connections(instance):
-        # As at a first look: what is missing is asked for, and what is beside a request.
-        return asked_beside(instance, graph, coming, followers)
+        # As in a first tick: what is missing is requested, and what is beside a request.
+        return requested_beside(instance, graph, coming, followers)
 
 
 def _with(
     request: dg.RunRequest,
     order: Sequence[dg.AssetKey],
-    asked: Mapping[dg.AssetKey, Partitions],
+    requested: Mapping[dg.AssetKey, Partitions],
     partitions: Partitions,
     graph: AssetGraph,
 ) -> dg.RunRequest:
@@ -86,11 +86,11 @@ def _with(
     chosen = list(request.asset_selection or ())
     definition = graph.partitions(chosen[0])
     for key in order:
-        beside = {parent for parent in graph.parents(key) if asked.get(parent, frozenset()) & partitions}
+        beside = {parent for parent in graph.parents(key) if requested.get(parent, frozenset()) & partitions}
         if (
             key not in chosen
             and graph.partitions(key) == definition
-            and asked[key] >= partitions
+            and requested[key] >= partitions
             and len(partitions) <= (graph.partitions_per_run(key) or len(partitions))
             and beside
             and beside <= set(chosen)

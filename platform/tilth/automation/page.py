@@ -30,15 +30,15 @@ def page(definitions: dg.Definitions, module: str) -> str:
         "",
         f"Made by `python -m tilth.automation.page {module} > docs/automation.md`; a test compares the two.",
         "",
-        "| sensor | looks every | what it does |",
+        "| sensor | ticks every | what it does |",
         "|---|---|---|",
     ]
     for sensor in sorted(repository.sensor_defs, key=lambda sensor: sensor.name):
-        every = max(sensor.minimum_interval_seconds or 30, 5)  # the daemon itself looks every five seconds
+        every = max(sensor.minimum_interval_seconds or 30, 5)  # the daemon itself ticks every five seconds
         lines.append(f"| `{sensor.name}` | {every} s | {sensor.description} |")
     lines += [
         "",
-        "An asset's partition is asked for when what it reads comes or changes, as its condition says. Where it reads "
+        "An asset's partition is requested when what it reads comes or changes, as its condition says. Where it reads "
         "more than the partition of its own name, the table says how many, for its last one. Absent partitions of what "
         "is *optional* hold nothing back; a *reference* must be there, but its refresh makes nothing again: "
         "`dg.AssetIn(…, metadata=OPTIONAL)` says so, or `REFERENCE`.",

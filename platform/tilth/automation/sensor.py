@@ -1,12 +1,12 @@
-"""A sensor that runs what automation conditions ask for as few runs over ranges of partitions.
+"""A sensor that runs what automation conditions request as few runs over ranges of partitions.
 
 Dagster's own makes a backfill of a request for several partitions, which waits for the backfill daemon's fixed 30
 seconds, or one run per partition. Here one run takes a range, as far as the assets' backfill policies allow.
 
 Dagster's evaluates every condition each time, at some 10 ms an asset; here it does when something was recorded since,
-and once a minute for what depends on the time. Between looks the process keeps what they have seen, and writes it down,
-a third of a look's time, when something is asked for, when what changed has come to rest, and every five minutes: a
-process that starts anew sees again what was recorded since, and what it would take for answered by that
+and once a minute for what depends on the time. Between evaluations the process keeps what they have seen, and writes it
+down, a third of an evaluation's time, when something is requested, when what changed has come to rest, and every five
+minutes: a process that starts anew sees again what was recorded since, and what it would take for answered by that
 `tilth.automation.reconciler` finds.
 """
 
@@ -35,12 +35,12 @@ def automation_sensor(
     Dagster's default sensor starts stopped. Up to 500 assets and checks fit into one.
 
     Args:
-        interval_seconds: how often; each look costs, also one that finds nothing new.
+        interval_seconds: how often; each evaluation costs, also one that finds nothing new.
     """
     return _RangedAutomation(
         name,
         target=target,
-        # The daemon looks every five seconds, and would often skip one for as many.
+        # The daemon ticks every five seconds, and would often skip one for as many.
         minimum_interval_seconds=interval_seconds if interval_seconds > 5 else 1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=description,
@@ -51,23 +51,23 @@ def automation_sensor(
 
 class _RangedAutomation(ConditionSensor):
     _idle: tuple[object, ...] | None = None
-    """What there was at the last look, when that asked for nothing."""
+    """What there was at the last evaluation, when that requested nothing."""
     _seen: tuple[str | None, Cursor | None, float, bool] = (None, None, 0.0, False)
     """A cursor as it was written, what was seen since, when it was written, and whether anything was evaluated anew."""
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext):
-        # Read before the look, so that what comes during it is seen by the next one. Starts and ends of runs are
+        # Read before the evaluation, so that what comes during it is seen by the next one. Starts and ends of runs are
         # recorded too; a cron schedule is no finer than a minute.
         there = (context.cursor, newest_event(context), time.time() // 60)
         if there == self._idle:
-            return self.skipped(context, "Nothing was recorded since the last look.")
+            return self.skipped(context, "Nothing was recorded since the last tick.")
         with (
             kept_connections(context.instance),
             _without_collection(),
             dg.partition_loading_context(dynamic_partitions_store=context.instance),
         ):
             evaluated = self.evaluated(context, self._result)
-            # A request changes what the next look sees, also when nothing else does.
+            # A request changes what the next evaluation sees, also when nothing else does.
             self._idle = None if evaluated.run_requests else (evaluated.cursor, *there[1:])
             if not evaluated.run_requests or context.repository_def is None:
                 return evaluated
@@ -79,7 +79,7 @@ class _RangedAutomation(ConditionSensor):
         written, seen, at, unwritten = self._seen
         if seen is None or written != context.cursor:
             seen, at = read_cursor(context.cursor, graph), 0.0
-        requests, seen, evaluations = self.look(context, graph, seen)
+        requests, seen, evaluations = self.evaluate_conditions(context, graph, seen)
         # What was evaluated anew is written down when it has come to rest, or the next process would evaluate it again.
         rests = unwritten and not evaluations
         if requests or rests or written is None or not 0 <= time.time() - at < _WRITTEN_EVERY_SECONDS:
@@ -92,7 +92,7 @@ class _RangedAutomation(ConditionSensor):
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """A look makes hundreds of thousands of objects, among which collecting garbage would look a fifth of its time."""
+    """An evaluation makes hundreds of thousands of objects: to search them for garbage took a fifth of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

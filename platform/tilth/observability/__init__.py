@@ -1,1 +1,1 @@
-"""What a person is shown or told: lag, usage, cost, failures."""
+"""What people see and are notified of: lag, usage, cost, failures."""

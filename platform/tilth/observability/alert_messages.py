@@ -1,4 +1,4 @@
-"""The messages of alerts: which a look raises, where they are kept, and how those that wait are sent."""
+"""The messages of alerts: which a tick raises, where they are kept, and how those that wait are sent."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,11 @@ from datetime import datetime
 from itertools import groupby
 from typing import Protocol
 
-from tilth.observability.incidents import ERROR, INFO, WARNING, Incident, Look
+from tilth.observability.incidents import ERROR, INFO, WARNING, Incident, Incidents
 
-# So many of a kind in one look are told in messages of their own; more in one, as when a database is down.
+# So many of a kind in one tick have messages of their own; more in one, as when a database is down.
 MOST_AT_ONCE = 20
-# Partitions that fail while their asset's incident is open are told of as soon as that is so old.
+# Partitions that fail while their asset's incident is open are notified as soon as that is so old.
 RENEWED_AFTER_SECONDS = 3600
 # A message that the webhook does not take while it takes others is tried so often.
 MOST_TRIES = 3
@@ -65,10 +65,10 @@ class Outbox(Protocol):
         ...
 
 
-def with_changes(kept: Sequence[Message], found: Look, at: datetime) -> list[Message]:
-    """The current messages after a look, the new ones last: first of what is over, then of what began."""
+def with_changes(kept: Sequence[Message], found: Incidents, at: datetime) -> list[Message]:
+    """The current messages after a tick, the new ones last: first of what is over, then of what began."""
     changed, recovered, began = [], [], []
-    told = set()
+    notified = set()
     for message in kept:
         incident = found.incidents.get(message.incident)
         if not message.is_open:
@@ -80,12 +80,12 @@ def with_changes(kept: Sequence[Message], found: Look, at: datetime) -> list[Mes
         elif _is_new(message, incident, at):
             message = replace(message, ended_at=at)
         else:
-            told.add(incident.key)
+            notified.add(incident.key)
             still = tuple(name for name in message.partitions if name in set(incident.partitions))
             message = replace(message, partitions=still)
         changed.append(message)
     for incident in found.incidents.values():
-        if incident.key not in told:
+        if incident.key not in notified:
             began.append(_beginning(incident, at))
     return [*changed, *recovered, *began]
 

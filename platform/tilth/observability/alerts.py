@@ -1,7 +1,7 @@
-"""What fails, is late or recovers, told once: to a webhook, or to the log where there is none.
+"""What fails, is late or recovers, notified once: to a webhook, or to the log where there is none.
 
 Messages go into an outbox first, and the cursor moves on after that, so that no crash loses one. The outbox also says
-which incidents are open, so that none is told of twice. A crash between a delivery and its mark sends that again.
+which incidents are open, so that none is notified twice. A crash between a delivery and its mark sends that again.
 """
 
 import json
@@ -19,20 +19,20 @@ from tilth._dagster.connections import kept_connections
 from tilth._dagster.event_log import newest_event
 from tilth.observability.alert_messages import REFUSED, RENEWED_AFTER_SECONDS, Message, Outbox, to_send, with_changes
 from tilth.observability.failed_ticks import Ticks, failed_ticks
-from tilth.observability.incidents import Look, look
+from tilth.observability.incidents import Incidents, find_incidents
 from tilth.observability.webhook import RefusedError, WebhookError, check, post
 
 INTERVAL_SECONDS = 30
 _FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 900.0
-# Dagster gives a look 60 seconds.
+# Dagster gives a tick 60 seconds.
 _DELIVERY_SECONDS = 20.0
 _SHORT = 300
 
 
 @dataclass(frozen=True)
 class _Cursor:
-    """Numbers of the newest event at the last look and at the one before; failed runs that are tried again; when to
-    look again though nothing came; how often the webhook failed in a row; when to deliver what is waiting; what fails
+    """Numbers of the newest event at the last tick and at the one before; failed runs that are tried again; when to
+    judge again though nothing came; how often the webhook failed in a row; when to deliver what is waiting; what fails
     without an event, sensors and schedules.
     """
 
@@ -78,11 +78,11 @@ def alert_sensor(outbox: Outbox, webhook: SecretStr) -> dg.SensorDefinition:
         quiet = cursor.seen == newest == cursor.before and not cursor.waiting and not _is_due(cursor.look_at, now)
         quiet = quiet and failing == cursor.failing
         if quiet and not _is_due(cursor.send_at, now):
-            return dg.SkipReason("Nothing happened since the last look.")
+            return dg.SkipReason("Nothing happened since the last tick.")
         kept, at = outbox.current(), datetime.fromtimestamp(now, UTC)
         if not quiet:
             with kept_connections(context.instance):
-                found = _look(context, cursor, kept, now)
+                found = _found(context, cursor, kept, now)
             found.incidents.update({incident.key: incident for incident in ticks.failing})
             found.unclear.update(ticks.unclear)
             changed = with_changes(kept, found, at)
@@ -102,11 +102,11 @@ def alert_sensor(outbox: Outbox, webhook: SecretStr) -> dg.SensorDefinition:
     return alerts
 
 
-def _look(context: dg.SensorEvaluationContext, cursor: _Cursor, kept: Sequence[Message], now: float) -> Look:
+def _found(context: dg.SensorEvaluationContext, cursor: _Cursor, kept: Sequence[Message], now: float) -> Incidents:
     repository = _repository(context)
     failed = None if cursor.before is None else [*cursor.waiting, *_failed_since(context.instance, cursor.before)]
     open_ones = {one.incident: (one.kind, one.asset, one.run) for one in kept if one.is_open}
-    return look(context.instance, repository, failed, open_ones, _label(context), now)
+    return find_incidents(context.instance, repository, failed, open_ones, _label(context), now)
 
 
 def _ticks(context: dg.SensorEvaluationContext) -> Ticks:
@@ -135,7 +135,7 @@ def _failed_since(instance: dg.DagsterInstance, number: int) -> Iterator[str]:
         cursor = result.cursor
 
 
-def _after(cursor: _Cursor, newest: int, found: Look, kept: Sequence[Message]) -> _Cursor:
+def _after(cursor: _Cursor, newest: int, found: Incidents, kept: Sequence[Message]) -> _Cursor:
     of_more = [
         message.raised_at.timestamp() + RENEWED_AFTER_SECONDS
         for message in kept
@@ -219,5 +219,5 @@ def _cursor(context: dg.SensorEvaluationContext) -> _Cursor:
             return cursor
     except (ValueError, TypeError, KeyError, AttributeError):
         pass
-    context.log.warning(f"The cursor {context.cursor[:100]!r} is of another release; everything is looked at anew.")
+    context.log.warning(f"The cursor {context.cursor[:100]!r} is of another release; everything is judged anew.")
     return _Cursor()

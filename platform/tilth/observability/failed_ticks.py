@@ -28,8 +28,8 @@ def failed_ticks(
     failed too.
 
     Args:
-        label: the repository as in `tilth.observability.incidents.look`.
-        but: the name of one that is not looked at.
+        label: the repository as in `tilth.observability.incidents.find_incidents`.
+        but: the name of one that is left out.
     """
     defined = {sensor.name for sensor in repository.sensor_defs} | {each.name for each in repository.schedule_defs}
     failing: dict[str, Incident] = {}

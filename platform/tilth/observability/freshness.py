@@ -23,7 +23,7 @@ from tilth.versioning.staleness import Arrivals, Late, LatePartitions, Memory, l
 # So many of the late partitions the metadata names.
 _NAMED = 10
 _INTERVAL_SECONDS = 30
-# Also when nothing happens, everything is looked at so often.
+# Also when nothing happens, everything is judged so often.
 _ANEW_SECONDS = 86_400
 _ENDS = {dg.DagsterRunStatus.FAILURE: "failed", dg.DagsterRunStatus.CANCELED: "was cancelled"}
 
@@ -63,7 +63,7 @@ def partition_lag_checks(
         raise ValueError(f"{name}: warn={warn!r} is not shorter than fail={fail!r}; a warning comes before an error.")
     memory = Memory()
 
-    def look(
+    def late_of(
         instance: dg.DagsterInstance, graph: AssetGraph, keys: Sequence[dg.AssetKey], arrivals: Arrivals
     ) -> LatePartitions:
         return late_partitions(instance, graph, keys, arrivals, ignored, memory)
@@ -73,12 +73,12 @@ def partition_lag_checks(
             asset=key,
             name=name,
             description=f"Nothing has been there for {warn} that the asset does not hold yet.",
-            # Never true by itself; without a condition the check would be a step of all runs that automation asks for.
+            # Never true by itself; without a condition the check would be a step of all runs that automation requests.
             automation_condition=dg.AutomationCondition.newly_requested().with_label(f"evaluated by {name}"),
         )
         def lag(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
             graph = graph_of_run(context)
-            late = look(context.instance, graph, [key], waiting(context.instance) if waiting else {})
+            late = late_of(context.instance, graph, [key], waiting(context.instance) if waiting else {})
             return dg.AssetCheckResult(**_result(context.instance, graph, late[key], time.time(), limits))
 
         return lag
@@ -96,23 +96,23 @@ def partition_lag_checks(
         arrivals = waiting(instance) if waiting else {}
         arrived = _digest(arrivals)
         # A clock that was set back would put off what is due.
-        if (newest, arrived) == (last["seen"], last["arrived"]) and last["looked"] <= now < last["due"]:
-            return dg.SkipReason("Nothing came since the last look, and nothing has waited for too long since.")
-        told, events, due = {}, [], now + _ANEW_SECONDS
+        if (newest, arrived) == (last["seen"], last["arrived"]) and last["at"] <= now < last["due"]:
+            return dg.SkipReason("Nothing came since the last tick, and nothing has waited for too long since.")
+        reported, events, due = {}, [], now + _ANEW_SECONDS
         with kept_connections(instance):
-            looked = look(instance, graph, assets, arrivals)
-            results = {key: _result(instance, graph, late, now, limits) for key, late in looked.items()}
+            found = late_of(instance, graph, assets, arrivals)
+            results = {key: _result(instance, graph, late, now, limits) for key, late in found.items()}
         for key, result in results.items():
-            late, asset = looked[key], key.to_user_string()
-            told[asset] = _state(result)
+            late, asset = found[key], key.to_user_string()
+            reported[asset] = _state(result)
             if not result["passed"]:
                 # The UI shows a check as not evaluated when its asset was made since.
-                told[asset] += f", at {max(event_numbers(instance, key).values(), default=0)}"
-            if told[asset] != last["told"].get(asset):
+                reported[asset] += f", at {max(event_numbers(instance, key).values(), default=0)}"
+            if reported[asset] != last["reported"].get(asset):
                 events.append(dg.AssetCheckEvaluation(asset_key=key, check_name=name, **result))
             since = min((one.since for one in late.values()), default=math.inf)
             due = min([due, *(since + limit for limit in limits if since + limit > now)])
-        cursor = {"seen": newest, "arrived": arrived, "looked": now, "due": due, "told": told}
+        cursor = {"seen": newest, "arrived": arrived, "at": now, "due": due, "reported": reported}
         return dg.SensorResult(asset_events=events, cursor=json.dumps(cursor))
 
     return [check_of(key) for key in assets], lags
@@ -164,7 +164,7 @@ def _state_of(
         # A run can succeed without what it was to make: a step that is conditional made nothing.
         verb = _ENDS.get(record.dagster_run.status, "was not made")
         return f"{verb} {_duration(now - ended)} ago in run {run_id[:8]}", run_id
-    return "was not asked for since" if partition in event_numbers(instance, key) else "was never asked for", None
+    return "was not requested since" if partition in event_numbers(instance, key) else "was never requested", None
 
 
 def _duration(elapsed: float) -> str:
@@ -176,25 +176,25 @@ def _duration(elapsed: float) -> str:
 
 
 def _state(result: Mapping[str, Any]) -> str:
-    """What a result is told anew for."""
+    """What a result is reported anew for."""
     if result["passed"]:
         return "passed"
     return f"{result['severity'].value} because of {result['metadata']['cause_asset'].asset_key.to_user_string()}"
 
 
 def _digest(arrivals: Arrivals) -> str:
-    told = sorted((key.to_user_string(), sorted(of_asset.items())) for key, of_asset in arrivals.items())
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    reported = sorted((key.to_user_string(), sorted(of_asset.items())) for key, of_asset in arrivals.items())
+    return hashlib.sha256(json.dumps(reported).encode()).hexdigest()[:16]
 
 
 def _cursor(context: dg.SensorEvaluationContext) -> Mapping[str, Any]:
-    anew = {"seen": -1, "arrived": "", "looked": 0.0, "due": 0.0, "told": {}}
+    anew = {"seen": -1, "arrived": "", "at": 0.0, "due": 0.0, "reported": {}}
     if context.cursor is None:
         return anew
     try:
         cursor = json.loads(context.cursor)
         kept = {name: type(of_type)(cursor[name]) for name, of_type in anew.items()}
-        return {**kept, "told": {str(asset): str(state) for asset, state in kept["told"].items()}}
+        return {**kept, "reported": {str(asset): str(state) for asset, state in kept["reported"].items()}}
     except (ValueError, TypeError, KeyError, AttributeError):
-        context.log.warning(f"The cursor {context.cursor[:100]!r} is of another release; everything is looked at anew.")
+        context.log.warning(f"The cursor {context.cursor[:100]!r} is of another release; everything is judged anew.")
         return anew

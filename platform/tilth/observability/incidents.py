@@ -1,6 +1,6 @@
 """What is wrong now, read from what Dagster stores: checks, freshness, partitions that failed, runs that failed.
 
-Nothing is remembered from look to look: an incident is a state that is found, under the same key as long as it lasts.
+Nothing is remembered from tick to tick: an incident is a state that is found, under the same key as long as it lasts.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from tilth._dagster.event_log import (
     latest_checks,
     latest_evaluation,
 )
-from tilth._dagster.runs import Ended, Made, Runs, failed_partitions
+from tilth._dagster.runs import Ended, Runs, Target, failed_partitions
 
 ERROR, WARNING, INFO = "ERROR", "WARNING", "INFO"
 CHECK, FRESHNESS, MATERIALIZATION, RUN, TICK = "check", "freshness", "materialization", "run", "tick"
 
 _NAMED = 5
-# Of an asset, so many failed runs are looked into, the newest first: each costs two queries.
+# Of an asset, so many failed runs are read, the newest first: each costs two queries.
 _LOOKED_INTO = 50
 _LINE_LENGTH = 500
 
@@ -44,8 +44,8 @@ class Incident:
 
 
 @dataclass
-class Look:
-    """What one look finds: incidents by key, keys of which it cannot tell, and failed runs that are tried again."""
+class Incidents:
+    """What is found at one time: incidents by key, keys of which it is not known, failed runs that are tried again."""
 
     incidents: dict[str, Incident] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
@@ -55,14 +55,14 @@ class Look:
         self.incidents[incident.key] = incident
 
 
-def look(
+def find_incidents(
     instance: dg.DagsterInstance,
     repository: dg.RepositoryDefinition,
     failed: Iterable[str] | None,
     open_ones: Mapping[str, tuple[str, str, str]],
     label: str | None,
     now: float,
-) -> Look:
+) -> Incidents:
     """All that is wrong with what `repository` defines.
 
     Args:
@@ -71,14 +71,14 @@ def look(
         label: the repository as Dagster's runs are tagged with it; None for the runs of any.
         now: the time, in seconds of Unix time.
     """
-    graph, runs, found = graph_of(repository), Runs(instance, label, now), Look()
+    graph, runs, found = graph_of(repository), Runs(instance, label, now), Incidents()
     ours, jobs = graph.materializable, {name for name in repository.job_names if not name.startswith("__")}
     if failed is not None:
         candidates = runs.known([*failed, *(run for kind, _, run in open_ones.values() if kind == RUN)])
         made = {key for run in candidates for key in runs.failure(run).steps if isinstance(key, dg.AssetKey)}
         made |= {dg.AssetKey.from_user_string(name) for kind, name, _ in open_ones.values() if kind == MATERIALIZATION}
         ours, jobs = ours & made, jobs & {runs.job(run) for run in candidates}
-    died: dict[str, list[Made]] = defaultdict(list)
+    died: dict[str, list[Target]] = defaultdict(list)
     _freshness(instance, graph, found)
     _checks(instance, graph, runs, found, died)
     for key in sorted(ours):
@@ -91,7 +91,7 @@ def look(
     return found
 
 
-def _freshness(instance: dg.DagsterInstance, graph: AssetGraph, found: Look) -> None:
+def _freshness(instance: dg.DagsterInstance, graph: AssetGraph, found: Incidents) -> None:
     policies = {key: policy for key in graph.keys if (policy := graph.freshness_policy(key))}
     for key, state in freshness_states(instance, policies).items():
         name = key.to_user_string()
@@ -121,7 +121,7 @@ def _policy(policy: dg.FreshnessPolicy, state: str) -> str:
 
 
 def _checks(
-    instance: dg.DagsterInstance, graph: AssetGraph, runs: Runs, found: Look, died: Mapping[str, list[Made]]
+    instance: dg.DagsterInstance, graph: AssetGraph, runs: Runs, found: Incidents, died: Mapping[str, list[Target]]
 ) -> None:
     latest = latest_checks(instance, graph.checks)
     ended = runs.ended(run.run_id for run in latest.values() if run.evaluation is None)
@@ -171,8 +171,8 @@ def _materializations(
     graph: AssetGraph,
     key: dg.AssetKey,
     runs: Runs,
-    found: Look,
-    died: Mapping[str, list[Made]],
+    found: Incidents,
+    died: Mapping[str, list[Target]],
 ) -> None:
     failed = failed_partitions(instance, graph.partitions(key), key, runs)
     newest = sorted(set(failed.values()), key=runs.end_of, reverse=True)[:_LOOKED_INTO]
@@ -189,7 +189,7 @@ def _materializations(
         found.found(Incident(f"{MATERIALIZATION} {name}", MATERIALIZATION, ERROR, text, name, own, tuple(partitions)))
 
 
-def _died(graph: AssetGraph, runs: Runs, run_id: str, unmade: Sequence[Made]) -> Incident:
+def _died(graph: AssetGraph, runs: Runs, run_id: str, unmade: Sequence[Target]) -> Incident:
     job, failure = runs.job(run_id), runs.failure(run_id)
     assets = sorted({key.asset_key if isinstance(key, dg.AssetCheckKey) else key for key in unmade})
     selected = sorted(str(key.to_user_string()) for key in failure.steps)
@@ -204,7 +204,7 @@ def _died(graph: AssetGraph, runs: Runs, run_id: str, unmade: Sequence[Made]) ->
     return Incident(f"{RUN} {key}", RUN, ERROR, _text(lines), asset, run_id)
 
 
-def _job(job: str, runs: Runs, found: Look) -> None:
+def _job(job: str, runs: Runs, found: Incidents) -> None:
     latest = runs.latest(job)
     if latest and not (failure := runs.failure(latest)).steps:
         lines = [f"The job {job} failed", failure.of_the_run or "", _run(runs, latest)]

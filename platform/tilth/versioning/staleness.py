@@ -12,6 +12,9 @@ The event log says which partitions are there, and which versions of their input
 Its lag counts from the oldest arrival that it does not hold; of one never made, from when the last came of what it
 needs. An arrival is followed through what has been made of it already, back to the materialization that first read it,
 so that a step forward does not start the lag anew. Content that is made again and is the same makes nothing late.
+
+The reconciler answers another question, which partitions a run would make anew now, from their direct inputs and what
+changed since its last tick, while here each is followed to the arrival that it waits for, whoever fails to make it.
 """
 
 import math
@@ -137,7 +140,7 @@ def _late_of(log: "_Log", key: dg.AssetKey, late: LatePartitions) -> dict[str, L
 
 @dataclass
 class Memory:
-    """What earlier looks of this process read of latest materializations, beside the numbers by which it holds."""
+    """What this process has read before of latest materializations, beside the numbers by which it holds."""
 
     newest: int = 0
     reads: dict[dg.AssetKey, tuple[list[Sequence[str]], dict[str, Reads]]] = field(default_factory=dict)
@@ -147,7 +150,7 @@ class Memory:
 
 
 class _Log:
-    """What the event log says of these assets at one look."""
+    """What the event log says of these assets now."""
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class Looks:
         context = dg.build_sensor_context(self.instance, cursor=self.cursor, repository_def=self.repository)
         found = self.sensor.evaluate_tick(context)
         self.cursor = found.cursor
-        return len(found.run_requests or []), found.skip_message != "Nothing was recorded since the last look."
+        return len(found.run_requests or []), found.skip_message != "Nothing was recorded since the last tick."
 
 
 @pytest.fixture

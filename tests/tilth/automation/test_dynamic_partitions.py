@@ -14,7 +14,7 @@ from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
 from tilth.execution.partitions import for_each_partition
 from tilth.observability.freshness import partition_lag_checks
-from tilth.observability.incidents import look
+from tilth.observability.incidents import find_incidents
 from tilth.observability.plan import plan
 from tilth.versioning.inputs import INPUTS
 
@@ -179,7 +179,7 @@ def test_a_plan_is_of_the_keys_that_there_are(instance: dg.DagsterInstance) -> N
 
 
 def test_what_is_wrong_is_found_beside_dynamic_partitions(instance: dg.DagsterInstance) -> None:
-    assert look(instance, REPOSITORY, None, {}, None, 0.0).incidents == {}
+    assert find_incidents(instance, REPOSITORY, None, {}, None, 0.0).incidents == {}
 
 
 def test_the_page_needs_no_instance() -> None:

@@ -393,7 +393,7 @@ def test_when_nothing_happens_a_look_asks_for_one_number(
     for _ in range(3):
         shop.tick()
     monkeypatch.setattr(AlertLog, "current", lambda _: pytest.fail("the lake was read"))
-    assert shop.tick() == "Nothing happened since the last look."
+    assert shop.tick() == "Nothing happened since the last tick."
     assert len(shop.cursor or "") < 200
 
 

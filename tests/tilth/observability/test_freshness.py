@@ -209,7 +209,7 @@ def test_the_lag_is_in_seconds_since_the_arrival_and_names_what_was_never_asked_
     told = chain.judge("features")
     when = datetime.fromtimestamp(chain.arrived[NEXT], UTC)
     assert told.description == (
-        f"late because raw {NEXT} was never asked for; 1 partition waits, since {when:%Y-%m-%d %H:%M} UTC"
+        f"late because raw {NEXT} was never requested; 1 partition waits, since {when:%Y-%m-%d %H:%M} UTC"
     )
     assert metadata(told) == {
         "lag_seconds": pytest.approx(12 * MINUTE, abs=5),
@@ -242,7 +242,7 @@ def test_what_failed_before_its_file_was_sent_again_was_not_asked_for(chain: Cha
     clock.ahead = 12 * MINUTE
     assert f"raw {NEXT} failed" in (chain.judge("features").description or "")
     chain.land(NEXT, content="corrected")
-    assert f"raw {NEXT} was never asked for" in (chain.judge("features").description or "")
+    assert f"raw {NEXT} was never requested" in (chain.judge("features").description or "")
 
 
 def test_what_is_being_made_or_waits_in_the_queue_is_named_with_its_run(chain: Chain, clock: Clock) -> None:
@@ -270,7 +270,7 @@ def test_an_asset_without_partitions_is_named_with_the_run_in_which_it_failed(ch
     chain.make("raw", "clean", "rates", "features", partitions=(NEXT,))
     chain.make("training_set", partitions=(FEBRUARY,))
     clock.ahead = 12 * MINUTE
-    assert "because model was never asked for; 1 partition waits" in (chain.judge("model").description or "")
+    assert "because model was never requested; 1 partition waits" in (chain.judge("model").description or "")
     chain.during["model"] = lambda: 1 / 0
     failed = chain.run("model")
     assert f"because model failed 12 min ago in run {failed.run_id[:8]};" in (chain.judge("model").description or "")
@@ -288,7 +288,7 @@ def test_an_old_day_that_is_sent_again_makes_late_whatever_reads_it(chain: Chain
         day: (dg.AssetKey("features"), day) for day in (FIRST, SECOND, THIRD)
     }
     clock.ahead = 12 * MINUTE
-    assert f"features {FIRST} was not asked for since; 3 partitions wait" in (chain.judge("features").description or "")
+    assert f"features {FIRST} was not requested since; 3 partitions wait" in (chain.judge("features").description or "")
     chain.make("features", partitions=(FIRST, THIRD))
     assert chain.judge("features").passed
     assert metadata(chain.judge("training_set"))["cause_asset"] == dg.AssetKey("training_set")
