@@ -22,6 +22,8 @@ from dagster._core.executor.multiprocess import MultiprocessExecutor
 from dagster._utils.interrupts import raise_interrupts_as
 from dagster_shared.error import SerializableErrorInfo
 
+from tilth._dagster.kept_values import keep_value, kept_values
+
 ENDED = {
     dg.DagsterEventType.STEP_SUCCESS,
     dg.DagsterEventType.STEP_FAILURE,
@@ -78,11 +80,11 @@ class Run:
 
     def kept(self, names: Sequence[str]) -> Mapping[str, str]:
         """What earlier runs have kept in the instance under these names."""
-        return self.instance.daemon_cursor_storage.get_cursor_values({*names})
+        return kept_values(self.instance, names)
 
     def keep(self, name: str, value: str) -> None:
         """Keep a value for later runs."""
-        self.instance.daemon_cursor_storage.set_cursor_values({name: value})
+        keep_value(self.instance, name, value)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import dagster as dg
 
 from tilth._dagster.asset_graph import graph_of
 from tilth._dagster.event_log import set_pool_limit
+from tilth._dagster.kept_values import keep_value, kept_values
 
 _POOLS = "pools"
 # Where an instance keeps what each code location declared.
@@ -53,11 +54,10 @@ def apply_pool_limits(definitions: dg.Definitions, instance: dg.DagsterInstance,
     used = graph_of(definitions).pools
     if unknown := sorted(declared.keys() - used):
         raise ValueError(f"No asset is in the pool {unknown[0]!r}; they are in {', '.join(sorted(used)) or 'none'}.")
-    kept = instance.daemon_cursor_storage
-    by_location: dict[str, dict[str, int]] = json.loads(kept.get_cursor_values({_KEPT}).get(_KEPT, "{}"))
+    by_location: dict[str, dict[str, int]] = json.loads(kept_values(instance, [_KEPT]).get(_KEPT, "{}"))
     before = by_location.get(location, {})
     by_location[location] = declared
-    kept.set_cursor_values({_KEPT: json.dumps(by_location)})
+    keep_value(instance, _KEPT, json.dumps(by_location))
     limits = {}
     for pool in sorted(before.keys() | declared):
         if of_all := [theirs[pool] for theirs in by_location.values() if pool in theirs]:
