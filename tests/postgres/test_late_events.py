@@ -31,7 +31,7 @@ def heard(postgres_uri: str, folder: Path) -> list[int]:
     engine, seen = create_engine(address), set[int]()
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         run = dg.materialize([ends], instance=instance).run_id
-        executor = DelegatingExecutor("kubernetes", _Steps(Deployment()))
+        executor = DelegatingExecutor("kubernetes", _Steps(Deployment()), poll_seconds=1, health_seconds=1)
         counts = [len(executor._pop_events(instance, run, seen))]
         with engine.connect() as earlier:
             earlier.execute(STORE, {"run": run})

@@ -21,16 +21,21 @@ from dagster._core.executor.step_delegating import (
     StepHandler,
     StepHandlerContext,
 )
+from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster_shared.error import SerializableErrorInfo
 
-from tilth._dagster.executor import ENDED, Problem, Run, Step, run_of, step_of
+from tilth._dagster.executor import Problem, Run, Step, run_of, step_of
 
-POLL_SECONDS = 0.2
-HEALTH_SECONDS = 2
 # Of two events that PostgreSQL stores at once the later may be seen first. A run that reads on from it never hears of
 # the earlier one, Dagster's default, and where that is a step's end it waits for ever. So it looks at as many events
 # before, of all runs, again.
 EVENTS_LOOKED_AT_AGAIN = 256
+_ENDED = {
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+    dg.DagsterEventType.STEP_SKIPPED,
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Attempt:
         """Whether its end is in the run's log, where it may not have been read yet."""
         known, run = self.context.execute_step_args.known_state, self.step.run
         before = known.get_retry_state().get_attempt_count(self.step.key) if known else 0
-        entries = run.instance.all_logs(run.id, of_type=ENDED)
+        entries = run.instance.all_logs(run.id, of_type=_ENDED)
         return sum(entry.step_key == self.step.key for entry in entries) > before
 
     @property
@@ -86,17 +91,26 @@ class Delegate(Protocol):
 
 
 class DelegatingExecutor(StepDelegatingExecutor):
-    """Its steps' events are read from the run's log; what a `Problem` says is done."""
+    """Its steps' events are read from the run's log; what a `Problem` says is done.
 
-    def __init__(self, name: str, delegate: Delegate) -> None:
-        os.environ.setdefault("DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", str(EVENTS_LOOKED_AT_AGAIN))
+    Args:
+        poll_seconds: how often the log is read.
+        health_seconds: how often the delegate is asked for problems.
+    """
+
+    def __init__(self, name: str, delegate: Delegate, *, poll_seconds: float, health_seconds: int) -> None:
         self._delegate, self._handler = delegate, _Handler(name, delegate)
         super().__init__(
             self._handler,
             retries=RetryMode.ENABLED,
-            sleep_seconds=POLL_SECONDS,
-            check_step_health_interval_seconds=HEALTH_SECONDS,
+            sleep_seconds=poll_seconds,
+            check_step_health_interval_seconds=health_seconds,
         )
+
+    def _get_pop_events_offset(self, instance: dg.DagsterInstance) -> int:
+        # SQLite numbers an event as it stores it.
+        again = 0 if isinstance(instance.event_log_storage, SqliteEventLogStorage) else EVENTS_LOOKED_AT_AGAIN
+        return int(os.environ.get("DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", again))
 
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan

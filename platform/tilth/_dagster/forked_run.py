@@ -29,3 +29,9 @@ def execute(run_id: str) -> None:
         instance.report_engine_event(f"Started process for run (pid: {pid}).", run, process)
         for _ in core_execute_run(recon_job_from_origin(run.job_code_origin), run, instance, inject_env_vars=True):
             pass
+
+
+def read_environment_file() -> None:
+    """A project's .env, as Dagster gives it to code servers and runs."""
+    with dg.DagsterInstance.get() as instance:
+        instance.inject_env_vars(None)

@@ -152,8 +152,11 @@ def fork_server(instance: dg.DagsterInstance, code_location: str) -> None:
     """Have steps forked from this process as it is now, after `preload` of the code location.
 
     Where other threads run, whose locks a fork has but not their work, steps are forked from Python's own server, which
-    the first of them starts.
+    the first of them starts, and which imports what `preload` would.
     """
+    forkserver.set_forkserver_preload(
+        ["__main__", code_location, *_used_late.get(code_location, ((), ()))[0], "tilth._dagster.parent_watchdog"]
+    )
     server: Any = forkserver._forkserver
     any_address: Any = getattr(connection, "arbitrary_address")  # noqa: B009 (not in its types)
     if server._forkserver_pid is not None or {thread.name for thread in threading.enumerate()} - _HARMLESS:

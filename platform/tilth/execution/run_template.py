@@ -4,8 +4,6 @@
 DESCRIPTOR`, and hands it the connections of those who launch runs (tilth/_dagster/run_launcher.py). A run begins when
 its launcher has heard its number and says so, and not at all when either of them is gone by then: so it is started
 once, whatever dies in between.
-
-What here is not Dagster's public API docs/upgrading.md names.
 """
 
 import json
@@ -32,14 +30,14 @@ _GRACE_SECONDS = 10.0
 
 def main() -> None:
     """Preload the module that is named, say which folders the project's code came from, and fork runs when asked."""
-    from tilth._dagster.forked_run import execute
+    from tilth._dagster.forked_run import execute, read_environment_file
     from tilth._dagster.preload import preload
     from tilth._dagster.processes import run_finalizers
 
     module, control = sys.argv[1], socket.socket(fileno=int(sys.argv[2]))
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # of a terminal, which are for the supervisor
-    _inject_environment()
+    read_environment_file()
     preload(module)
     _set_pool_limits(module)
     control.sendall(json.dumps(_source_folders()).encode())
@@ -47,14 +45,6 @@ def main() -> None:
     # To end as other programs do would take seconds: all that was imported would be looked through for garbage.
     run_finalizers()
     os._exit(0)
-
-
-def _inject_environment() -> None:
-    """A project's .env, as Dagster gives it to code servers and runs."""
-    import dagster as dg
-
-    with dg.DagsterInstance.get() as instance:
-        instance.inject_env_vars(None)
 
 
 def _set_pool_limits(module: str) -> None:

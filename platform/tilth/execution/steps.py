@@ -23,17 +23,18 @@ import dagster as dg
 from tilth._dagster.connections import outlast_database_outages
 from tilth._dagster.delegating_executor import Attempt, DelegatingExecutor
 from tilth._dagster.executor import Problem, Run, Step
-from tilth._dagster.local_steps import LocalSteps
 from tilth._dagster.pod_status import refusal
 from tilth._dagster.preload import fork_server, note
 from tilth.execution import timeouts
 from tilth.execution.compute import TAG, Request, as_quantity, leaves_spot, pool_for, quantity, request_of, step_config
-from tilth.execution.concurrency_guard import wait_for_earlier_runs
+from tilth.execution.local import StepsInProcesses, cores
 from tilth.settings import Deployment
 
 if TYPE_CHECKING:
     from tilth._dagster.kubernetes import StepPods
 
+POLL_SECONDS = 0.2
+HEALTH_SECONDS = 2
 LOSSES_ON_SPOT, LOSSES = 2, 5
 # From 1Mi to 512Ti.
 _DOUBLINGS = 30
@@ -50,7 +51,9 @@ def kubernetes_executor(code_location: str, *modules: str) -> dg.ExecutorDefinit
     def create(context: dg.InitExecutorContext) -> dg.Executor:
         outlast_database_outages()
         fork_server(context.instance, code_location)
-        return DelegatingExecutor("kubernetes", _Steps(Deployment()))
+        return DelegatingExecutor(
+            "kubernetes", _Steps(Deployment()), poll_seconds=POLL_SECONDS, health_seconds=HEALTH_SECONDS
+        )
 
     return dg.ExecutorDefinition(
         name="kubernetes",
@@ -60,14 +63,12 @@ def kubernetes_executor(code_location: str, *modules: str) -> dg.ExecutorDefinit
     )
 
 
-class _Steps:
+class _Steps(StepsInProcesses):
     """Starts each step where it belongs, says what has become of it, and keeps for its next attempt what was learnt."""
 
     def __init__(self, deployment: Deployment) -> None:
+        super().__init__(cores())
         self._deployment = deployment
-        from joblib import cpu_count  # by the pod's limit; 0.2 s to import, which definitions need not pay
-
-        self._local = LocalSteps(cpu_count())
         self._pods_of_run: StepPods | None = None
         # By step: what it asks for, what it is given, and how often its pod was lost.
         self._asked: dict[str, Request] = {}
@@ -80,7 +81,7 @@ class _Steps:
         # Where this run tries another one again, whose pod died: its steps end before they are done once more.
         if run.parent_id is not None and any(TAG in step.tags for step in steps):
             self._pods(run.instance).delete_steps_of(run.parent_id)
-        wait_for_earlier_runs(run.instance, run.id)
+        super().begin(run, steps)
 
     def launch(self, attempt: Attempt) -> None:
         step = attempt.step
@@ -89,20 +90,23 @@ class _Steps:
             if TAG in step.tags:
                 self._launch_pod(attempt, step)
             else:
-                attempt.report_start(f"Executing {step.key} in the run's pod.")
-                limit = timeouts.seconds(step.tags[timeouts.TAG]) if timeouts.TAG in step.tags else None
-                self._local.start(step.key, attempt.arguments, limit)
+                super().launch(attempt)
         except Exception as problem:  # noqa: BLE001 (of a size that a table does not have, or of the cluster)
             # Dagster's executor would end all other steps of the run.
             said = f"{step.name} could not be started: {refusal(problem)}"
             self._unstarted[step.key] = Problem("policy", said)
 
     def problem(self, attempt: Attempt) -> Problem | None:
-        """Why the attempt ended without a record; None while it may still do its work."""
         step = attempt.step
         if step.key in self._unstarted:
             return self._unstarted[step.key]
-        return self._problem_of_pod(attempt, step) if TAG in step.tags else self._problem_of_process(step)
+        return self._problem_of_pod(attempt, step) if TAG in step.tags else super().problem(attempt)
+
+    def died(self, step: Step, how: str) -> str:
+        return (
+            f"The process of {step.name} {how}, in the run's pod. If it needed more memory than is left there, give it "
+            'a pod of its own: op_tags=compute(memory="4Gi") on the asset.'
+        )
 
     def stop(self, attempt: Attempt) -> None:
         step = attempt.step
@@ -111,7 +115,7 @@ class _Steps:
         if TAG in step.tags:
             self._pods(step.run.instance).delete(attempt)
         else:
-            self._local.stop(step.key)
+            super().stop(attempt)
 
     def succeeded(self, step: Step) -> None:
         """Keep how much memory the step needed, if that was more than what one that asks for as much begins with."""
@@ -145,18 +149,6 @@ class _Steps:
             f'op_tags=compute(memory="{needed}", ...).'
         )
         return replace(asked, memory=needed)
-
-    def _problem_of_process(self, step: Step) -> Problem | None:
-        if self._local.overdue(step.key):
-            self._local.stop(step.key, ask=False)
-            return Problem("policy", timeouts.explanation(step, step.tags[timeouts.TAG]))
-        if not (death := self._local.death(step.key)):
-            return None
-        return Problem(
-            "policy",
-            f"The process of {step.name} {death}, in the run's pod. If it needed more memory than is left there, give "
-            'it a pod of its own: op_tags=compute(memory="4Gi") on the asset.',
-        )
 
     def _problem_of_pod(self, attempt: Attempt, step: Step) -> Problem | None:
         pods = self._pods(step.run.instance)

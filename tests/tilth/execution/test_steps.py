@@ -16,7 +16,6 @@ from kubernetes.client import V1Container, V1Pod, V1PodSpec, V1ResourceRequireme
 from kubernetes.client.rest import ApiException
 
 from tests.tilth.execution import pod_steps
-from tilth._dagster import delegating_executor
 from tilth._dagster.delegating_executor import Attempt
 from tilth._dagster.executor import Run, Step
 from tilth._dagster.kubernetes import PodState, StepPods, merged_resources
@@ -66,8 +65,8 @@ class Pods:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delegating_executor, "HEALTH_SECONDS", 0)
-    monkeypatch.setattr(delegating_executor, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(steps, "HEALTH_SECONDS", 0)
+    monkeypatch.setattr(steps, "POLL_SECONDS", 0.01)
     monkeypatch.setenv("TILTH_NODE_POOLS", json.dumps(POOLS))
 
 
