@@ -33,7 +33,7 @@ PREDICTIONS, QUALITY, CHAMPION = "predictions/delays", "reports/prediction_quali
 ORIGINS = ("EWR", "JFK", "LGA")
 SMALL = ["raw", "airlines"]
 CLICKS, EDITS = 5, 20
-EDITED = '"rejected_rows": intake.rejected.num_rows,'  # in assets/flights/raw.py
+EDITED = '"rejected_rows": batch.counts[partition].rejected,'  # in resources/ingestion/assets.py
 MOMENTS = random.Random(11)  # noqa: S311
 OURS, STOCK = "assets.flights.definitions", "benchmarks.peers.stock_flights"
 # Plain Dagster, but that one step at a time may have the DuckDB file.
@@ -190,7 +190,7 @@ class Platform:
 
     def edits_seen(self) -> int:
         """Of edits at random moments, how many the next run used."""
-        file = self.clone / "assets/flights/raw.py"
+        file = self.clone / "resources/ingestion/assets.py"
         before, seen = file.read_text(), 0
         for edit in range(EDITS):
             time.sleep(MOMENTS.uniform(0, 6))
