@@ -10,6 +10,7 @@ from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import AutomationConditionEvaluator
 from dagster._core.definitions.declarative_automation.operators.dep_operators import AnyDepsCondition
+from dagster._core.definitions.declarative_automation.serialized_objects import AutomationConditionEvaluation
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor,
@@ -103,7 +104,7 @@ class ConditionSensor(dg.AutomationConditionSensorDefinition):
 
     def evaluate_conditions(
         self, context: dg.SensorEvaluationContext, graph: AssetGraph, seen: Cursor
-    ) -> tuple[Sequence[dg.RunRequest], Cursor, Sequence[Any]]:
+    ) -> tuple[Sequence[dg.RunRequest], Cursor, Sequence[AutomationConditionEvaluation]]:
         """Evaluate all conditions, as Dagster's sensor does: what they request, what they have seen, and for the UI
         what they found.
         """

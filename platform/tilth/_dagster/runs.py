@@ -6,6 +6,7 @@ from enum import Enum
 
 import dagster as dg
 
+from tilth._dagster.errors import first_line, reason
 from tilth._dagster.event_log import attempts, earlier_attempts, event_numbers
 
 Target = dg.AssetKey | dg.AssetCheckKey
@@ -16,12 +17,6 @@ _LISTED = 500
 _OF_A_JOB = 10
 _EARLIER = 1000
 _LABEL = ".dagster/repository"
-_REASON_LENGTH = 400
-_WRAPPERS = {
-    "DagsterExecutionStepExecutionError",
-    "DagsterExecutionLoadInputError",
-    "DagsterExecutionHandleOutputError",
-}
 
 
 class Ended(Enum):
@@ -137,19 +132,17 @@ class Runs:
         return Ended.FAILED
 
     def _look_up(self, run: dg.DagsterRun) -> Failure:
-        errors, reason = {}, "It ended without saying why; its log may tell."
+        errors, why = {}, "It ended without saying why; its log may tell."
         wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
         for record in self.instance.get_records_for_run(run.run_id, of_type=wanted).records:
             event = record.event_log_entry.get_dagster_event()
             if event.is_step_failure:
                 failed, step = event.step_failure_data, str(event.step_key).partition("[")[0]
                 described = failed.user_failure_data.description if failed.user_failure_data else None
-                errors[step] = (described and _first_line(described)) or _root(failed.error) or "it says no error"
+                errors[step] = (described and first_line(described)) or reason(failed.error) or "it says no error"
             else:
-                reason = (
-                    _root(getattr(event.event_specific_data, "error", None))
-                    or _first_line(event.message or "")
-                    or reason
+                why = (
+                    reason(getattr(event.event_specific_data, "error", None)) or first_line(event.message or "") or why
                 )
         steps: dict[Target, set[str]] = {}
         if run.execution_plan_snapshot_id:
@@ -159,7 +152,7 @@ class Runs:
                 if step.key in plan.step_keys_to_execute:
                     for key in made:
                         steps.setdefault(key, set()).add(step.key.partition("[")[0])
-        return Failure(errors, steps or {key: set() for key in run.asset_selection or ()}, reason)
+        return Failure(errors, steps or {key: set() for key in run.asset_selection or ()}, why)
 
 
 def failed_partitions(
@@ -184,15 +177,3 @@ def failed_partitions(
                 if ended[attempt.run_id] is Ended.FAILED and attempt.number > made.get(name, 0):
                     failed[name] = attempt.run_id
     return failed
-
-
-def _root(error: object) -> str:
-    """The first line of the asset's own error, which Dagster's is around."""
-    while getattr(error, "cls_name", "") in _WRAPPERS and (cause := getattr(error, "cause", None)):
-        error = cause
-    return _first_line(getattr(error, "message", ""))
-
-
-def _first_line(text: str) -> str:
-    line = next((line for line in text.splitlines() if line.strip()), "").strip()
-    return line if len(line) <= _REASON_LENGTH else line[: _REASON_LENGTH - 1] + "…"

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 
+from tilth._dagster.errors import UNREACHABLE, reason
+
 _ENDED = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
-# Dagster's errors that are around the one that says why.
-_WRAPPERS = {"SensorExecutionError", "ScheduleExecutionError"}
-_UNREACHABLE = "DagsterUserCodeUnreachableError"
 
 
 @dataclass(frozen=True)
 class Tick:
     """One that ended: when, in seconds of the epoch, and whether it failed.
 
-    `error` is the message of the sensor's or schedule's own error, or of what Dagster waited for too long;
+    `error` is the first line of the sensor's or schedule's own error, or of what Dagster waited for too long;
     `unreachable` says that there was no code server to ask.
     """
 
@@ -59,12 +58,6 @@ def last_ticks(
 
 
 def _tick(tick: InstigatorTick) -> Tick:
-    error = tick.error
-    first = error.cls_name if error else None
-    while error and (cause := error.cause):
-        if not (error.cls_name in _WRAPPERS or error.cls_name == cause.cls_name == _UNREACHABLE):
-            break
-        error = cause
-    message = error.message if error else ""
-    unreachable = first == _UNREACHABLE and "timed out" not in message
-    return Tick(tick.timestamp, tick.status is TickStatus.FAILURE, message, unreachable)
+    why = reason(tick.error)
+    unreachable = tick.error is not None and tick.error.cls_name == UNREACHABLE and "timed out" not in why
+    return Tick(tick.timestamp, tick.status is TickStatus.FAILURE, why, unreachable)

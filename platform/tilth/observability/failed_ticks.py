@@ -8,8 +8,6 @@ import dagster as dg
 from tilth._dagster.ticks import Tick, Ticker, last_ticks
 from tilth.observability.incidents import ERROR, TICK, Incident
 
-_LINE_LENGTH = 500
-
 
 @dataclass(frozen=True)
 class Ticks:
@@ -47,13 +45,8 @@ def _incident(key: str, ticker: Ticker, tick: Tick) -> Incident:
     at = datetime.fromtimestamp(tick.timestamp, UTC).strftime("%Y-%m-%d %H:%M UTC")
     lines = [
         f"The {ticker.kind} {ticker.name} fails",
-        _first_line(tick.error),
+        tick.error,
         f"Its tick at {at} failed; what it is there for does not happen until one succeeds. Dagster's page of the "
         f"{ticker.kind} has the traceback.",
     ]
     return Incident(key, TICK, ERROR, "\n".join(line for line in lines if line))
-
-
-def _first_line(message: str) -> str:
-    line = next((line.strip() for line in message.splitlines() if line.strip()), "")
-    return line if len(line) <= _LINE_LENGTH else line[: _LINE_LENGTH - 1] + "…"
