@@ -18,7 +18,8 @@ from tilth._dagster.asset_graph import AssetGraph, graph_of, graph_of_run
 from tilth._dagster.connections import kept_connections
 from tilth._dagster.event_log import attempts, event_numbers, newest_event
 from tilth.execution.timeouts import seconds
-from tilth.versioning.staleness import Arrivals, Late, LatePartitions, Memory, late_partitions
+from tilth.versioning.recorded import Memory
+from tilth.versioning.staleness import Arrivals, Late, LatePartitions, late_partitions
 
 # So many of the late partitions the metadata names.
 _NAMED = 10

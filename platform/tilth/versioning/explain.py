@@ -5,13 +5,13 @@ It is read from the `inputs` that each materialization carries (`tilth.versionin
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 
 from tilth._dagster.event_log import Materialization, newest_materializations
 from tilth._dagster.step_events import step_of
-from tilth.versioning.inputs import ALL, INPUTS, Inputs, step_inputs
+from tilth.versioning.inputs import ALL, Inputs, inputs_in, step_inputs
 
 # Materializations of one partition that are looked through for the one that was read before.
 _HISTORY = 20
@@ -35,7 +35,7 @@ def triggers(
     before = history.of(key, partitions)
     found = {}
     for partition, inputs in step_inputs(step, key, partitions, own={}).items():
-        last = _inputs(before[partition][0]) if before[partition] else {}
+        last = inputs_in(before[partition][0]) if before[partition] else {}
         found[partition] = dg.MetadataValue.json(_causes(history, inputs, last, origin))
     return found
 
@@ -53,10 +53,10 @@ def _causes(history: "_History", inputs: Inputs, before: Inputs, origin: Sequenc
                 if not made:
                     causes[asset][partition] = {"version": inputs.get(asset, {}).get(partition, "")}
                     continue
-                earlier = next((_inputs(m) for m in made if read_before is not None and m.version == read_before), {})
+                earlier = next((inputs_in(m) for m in made if read_before is not None and m.version == read_before), {})
                 came_from = {name: made[0].value(name) for name in origin if name in made[0].metadata}
                 causes[asset][partition] = {"version": made[0].version, **came_from}
-                for parent, now in _inputs(made[0]).items():
+                for parent, now in inputs_in(made[0]).items():
                     beyond[parent].update(_changed(now, earlier.get(parent, {})))
         level = {
             asset: {p: v for p, v in changed.items() if p not in causes.get(asset, {})}
@@ -69,10 +69,6 @@ def _causes(history: "_History", inputs: Inputs, before: Inputs, origin: Sequenc
 def _changed(now: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str | None]:
     """The partitions that came or changed, with the version that they had before."""
     return {partition: before.get(partition) for partition, version in now.items() if before.get(partition) != version}
-
-
-def _inputs(made: Materialization) -> Inputs:
-    return cast(Inputs, made.value(INPUTS) or {})
 
 
 class _History:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import dagster as dg
 
 from tilth._dagster.asset_graph import AssetGraph
-from tilth._dagster.event_log import DATA_VERSION, NO_PARTITION, materializations, present_versions
+from tilth._dagster.event_log import DATA_VERSION, NO_PARTITION, Materialization, materializations, present_versions
 from tilth._dagster.step_events import Step, step_of
 
 OPTIONAL = {"tilth/optional": True}
@@ -54,8 +54,12 @@ def saying_of_inputs(spec: dg.AssetSpec, said: Mapping[str, Any], keys: Containe
 
 def recorded_inputs(instance: dg.DagsterInstance, key: dg.AssetKey, numbers: Sequence[int]) -> dict[str, Inputs]:
     """By partition, the inputs that these materializations carry; what carries none is left out."""
-    made = materializations(instance, key, numbers)
-    return {one.partition: cast(Inputs, found) for one in made if (found := one.value(INPUTS)) is not None}
+    return {m.partition: inputs_in(m) for m in materializations(instance, key, numbers) if INPUTS in m.metadata}
+
+
+def inputs_in(made: Materialization) -> Inputs:
+    """What a materialization says that it was made from; nothing where it does not say."""
+    return cast(Inputs, made.value(INPUTS) or {})
 
 
 def inputs_of(reads: Mapping[dg.AssetKey, Sequence[str]], versions: Mapping[dg.AssetKey, Mapping[str, str]]) -> Inputs:

@@ -12,8 +12,9 @@ import pytest
 from tests.conftest import QUIET
 from tilth._dagster.asset_graph import graph_of
 from tilth.automation.conditions import on_new_data
+from tilth.automation.out_of_date import out_of_date
 from tilth.automation.ranges import range_tags
-from tilth.automation.reconciler import out_of_date, reconciler
+from tilth.automation.reconciler import reconciler
 from tilth.automation.sensor import automation_sensor
 from tilth.versioning.explain import triggers
 from tilth.versioning.inputs import INPUTS, OPTIONAL, REFERENCE

@@ -24,7 +24,7 @@ from tilth.automation.sensor import automation_sensor
 from tilth.observability import freshness
 from tilth.observability.freshness import partition_lag_checks
 from tilth.versioning import inputs as input_versions
-from tilth.versioning import staleness as lateness
+from tilth.versioning import recorded
 from tilth.versioning.inputs import OPTIONAL, REFERENCE
 from tilth.versioning.partitions import set_data_versions
 from tilth.versioning.staleness import Late, late_partitions
@@ -321,7 +321,7 @@ def test_a_missing_month_is_late_since_its_last_day_came_whatever_is_sent_again_
 def test_a_step_forward_does_not_start_the_lag_anew(
     chain: Chain, monkeypatch: pytest.MonkeyPatch, looked_through: int
 ) -> None:
-    monkeypatch.setattr(lateness, "_HISTORY", looked_through)
+    monkeypatch.setattr(recorded, "_HISTORY", looked_through)
     chain.land(SECOND, content="corrected")
     chain.make("raw", partitions=(SECOND,))
     since = chain.made_at("raw", SECOND)
