@@ -1,4 +1,4 @@
-"""The processes of this machine below another, and how one of them ends."""
+"""The cores and processes of this machine."""
 
 from collections import defaultdict
 from contextlib import suppress
@@ -26,3 +26,10 @@ def run_finalizers() -> None:
     """What `multiprocessing` does as a program ends, for one that ends by `os._exit`."""
     run: Any = getattr(util, "_run_finalizers")  # noqa: B009 (not in its types)
     run()
+
+
+def cores() -> int:
+    """How many this process may use, by its affinity and its container's limit."""
+    from joblib import cpu_count  # 0.2 s to import, which definitions need not pay
+
+    return cpu_count()

@@ -10,6 +10,7 @@ import dagster as dg
 from tilth._dagster.executor import Problem, Run, Step
 from tilth._dagster.local_steps import LocalSteps
 from tilth._dagster.preload import fork_server, note
+from tilth._dagster.processes import cores
 from tilth.execution import timeouts
 from tilth.execution.compute import TAG, Request, quantity, request_of
 from tilth.execution.concurrency_guard import wait_for_earlier_runs
@@ -50,13 +51,6 @@ def local_executor(
         executor_creation_fn=create,
         description="Each step in a process of its own, forked from one that has imported what it needs.",
     )
-
-
-def cores() -> int:
-    """How many this process may use, by its affinity and its container's limit."""
-    from joblib import cpu_count  # 0.2 s to import, which definitions need not pay
-
-    return cpu_count()
 
 
 class StepsInProcesses:

@@ -18,6 +18,7 @@ from typing import Any
 
 import dagster as dg
 
+from tilth._dagster.processes import cores
 from tilth._dagster.step_events import planned_materializations
 from tilth.execution.compute import requested
 from tilth.execution.shared_frames import Frame, SharedFrame, Sliced, share
@@ -64,10 +65,10 @@ def for_each_partition(
     """
     asset = context.asset_key.to_user_string()
     keys = _keys(context, asset)
-    cores = _cores()
+    has_cores = cores()
     if workers is not None and workers < 1:
         raise ValueError(f"{asset}: {workers} workers; at least one makes something.")
-    workers = max(1, min(workers or cores, len(keys)))
+    workers = max(1, min(workers or has_cores, len(keys)))
     try:
         # Also where no other process is needed, so that a step of one partition takes what a step of many takes.
         pickle.dumps(fn)
@@ -86,8 +87,8 @@ def for_each_partition(
                 function,
                 keys,
                 workers=workers,
-                threads=max(1, cores // workers),
-                preload=[__name__, _module(fn)],
+                threads=max(1, has_cores // workers),
+                preload=[__name__, getattr(_plain(fn), "__module__", None) or type(_plain(fn)).__module__],
                 folder=Path(folder),
                 tick=PROGRESS_SECONDS,
             )
@@ -143,16 +144,10 @@ def _earlier_tries(context: dg.AssetExecutionContext) -> dict[str, float]:
     return {record.dagster_run.run_id: record.start_time or 0.0 for record in records}
 
 
-def _cores() -> int:
-    from joblib import cpu_count  # 0.2 s to import, which definitions need not pay
-
-    return cpu_count()  # that this process may use: by its affinity and its container's quota
-
-
-def _module(fn: Any) -> str:
+def _plain(fn: Any) -> Any:
     while isinstance(fn, partial):
         fn = fn.func
-    return getattr(fn, "__module__", None) or type(fn).__module__
+    return fn
 
 
 def _make(asset: str, fn: Callable[..., Any], frames: Mapping[str, SharedFrame], key: str) -> dg.MaterializeResult[Any]:
@@ -232,9 +227,7 @@ def _record(
 
 
 def _name(fn: Any) -> str:
-    while isinstance(fn, partial):
-        fn = fn.func
-    return getattr(fn, "__name__", None) or repr(fn)
+    return getattr(_plain(fn), "__name__", None) or repr(_plain(fn))
 
 
 def _unusable(asset: str, fn: Any, error: Exception) -> TypeError:

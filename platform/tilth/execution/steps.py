@@ -25,9 +25,10 @@ from tilth._dagster.delegating_executor import Attempt, DelegatingExecutor
 from tilth._dagster.executor import Problem, Run, Step
 from tilth._dagster.pod_status import refusal
 from tilth._dagster.preload import fork_server, note
+from tilth._dagster.processes import cores
 from tilth.execution import timeouts
 from tilth.execution.compute import TAG, Request, as_quantity, leaves_spot, pool_for, quantity, request_of, step_config
-from tilth.execution.local import StepsInProcesses, cores
+from tilth.execution.local import StepsInProcesses
 from tilth.settings import Deployment
 
 if TYPE_CHECKING:

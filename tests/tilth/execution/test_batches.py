@@ -322,7 +322,7 @@ def use_threads(key: str) -> Made:
 def test_processes_times_threads_are_the_cores_there_are(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "_cores", lambda: 6)
+    monkeypatch.setattr(batches, "cores", lambda: 6)
     assert run(instance, batch(use_threads, workers=3)).success
     # BLAS has no more threads than the machine has cores.
     assert {e.metadata["threads"].value for e in recorded(instance)} == {2}
