@@ -12,7 +12,7 @@ import time
 
 from benchmarks.report import Figure, load_average, report
 from tests.kubernetes.cluster import Platform, namespace, until
-from tilth._dagster.delegating_executor import EVENTS_LOOKED_AT_AGAIN
+from tilth._dagster.delegating_executor import EVENTS_READ_AGAIN
 
 ROUNDS = 3
 IDLE_SECONDS = 30
@@ -85,7 +85,7 @@ def main() -> None:
     with namespace(["trial", "stock", "bare"]) as platform:
         # Without it Dagster's own executor now and then misses that a step has ended (docs/upgrading.md).
         platform.install(
-            env={"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET": str(EVENTS_LOOKED_AT_AGAIN)},
+            env={"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET": str(EVENTS_READ_AGAIN)},
             runLauncher={"tagsMaySet": {"container_config": {"command": True}}},
         )
         for _ in range(ROUNDS):

@@ -27,9 +27,9 @@ from dagster_shared.error import SerializableErrorInfo
 from tilth._dagster.executor import Problem, Run, Step, run_of, step_of
 
 # Of two events that PostgreSQL stores at once the later may be seen first. A run that reads on from it never hears of
-# the earlier one, Dagster's default, and where that is a step's end it waits for ever. So it looks at as many events
+# the earlier one, Dagster's default, and where that is a step's end it waits for ever. So it reads as many events
 # before, of all runs, again.
-EVENTS_LOOKED_AT_AGAIN = 256
+EVENTS_READ_AGAIN = 256
 _ENDED = {
     dg.DagsterEventType.STEP_SUCCESS,
     dg.DagsterEventType.STEP_FAILURE,
@@ -109,7 +109,7 @@ class DelegatingExecutor(StepDelegatingExecutor):
 
     def _get_pop_events_offset(self, instance: dg.DagsterInstance) -> int:
         # SQLite numbers an event as it stores it.
-        again = 0 if isinstance(instance.event_log_storage, SqliteEventLogStorage) else EVENTS_LOOKED_AT_AGAIN
+        again = 0 if isinstance(instance.event_log_storage, SqliteEventLogStorage) else EVENTS_READ_AGAIN
         return int(os.environ.get("DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", again))
 
     def execute(

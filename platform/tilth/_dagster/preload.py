@@ -10,7 +10,6 @@ is the same. docs/upgrading.md names what here is not public.
 """
 
 import atexit
-import functools
 import gc
 import importlib
 import os
@@ -78,7 +77,7 @@ def preload(code_location: str, *, in_a_run: bool = False) -> None:
             print(f"tilth: {module} cannot be imported beforehand: {problem}", file=sys.stderr)
     # In this order: Dagster keeps alembic's three configurations used last, and the ephemeral instance has its own.
     tried = (_preload_resources, _run_an_asset, _open_the_instance, _resolve_definitions, gc.collect)
-    for part in (_read_revisions_once, *(() if in_a_run else tried)):
+    for part in () if in_a_run else tried:
         try:
             part()
         except Exception:  # noqa: BLE001
@@ -100,13 +99,6 @@ def _open_the_instance() -> None:
         with dg.DagsterInstance.get() as instance:
             instance.get_runs(limit=1)
             instance.fetch_materializations(_nothing.key, limit=1)
-
-
-def _read_revisions_once() -> None:
-    """Each SQLite storage, when it is opened, has alembic read all of its revision files: 0.1 s a step."""
-    from alembic.script import ScriptDirectory
-
-    ScriptDirectory.from_config = functools.cache(ScriptDirectory.from_config)
 
 
 def _definitions() -> Iterator[dg.Definitions]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from tilth._dagster.connections import outlast_database_outages
 from tilth._dagster.run_process import execute
 
-LOOK_SECONDS = 0.5
-RUN_LOOK_SECONDS = 15.0
+POLL_SECONDS = 0.5
+RUN_POLL_SECONDS = 15.0
 ENDED_BY_SIGNAL = 128
 # Of the container, where it is seen as the only one: version 2 of control groups, and 1.
 _KILLED = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
@@ -56,11 +56,11 @@ def watched(run_id: str, command: list[str]) -> int:
 
 def _watch(run_id: str) -> None:
     """End this process group when the run is over or the kernel killed one of its processes."""
-    killed, looked = processes_killed_for_memory(), time.monotonic()
+    killed, polled = processes_killed_for_memory(), time.monotonic()
     while processes_killed_for_memory() == killed:
-        time.sleep(LOOK_SECONDS)
-        if time.monotonic() - looked > RUN_LOOK_SECONDS:
-            looked = time.monotonic()
+        time.sleep(POLL_SECONDS)
+        if time.monotonic() - polled > RUN_POLL_SECONDS:
+            polled = time.monotonic()
             if _is_over(run_id):
                 break
     os.killpg(0, signal.SIGKILL)

@@ -16,7 +16,7 @@ import dagster as dg
 
 from tilth._dagster.executor import planned_partitions, report, wait_while
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 # What is about to start for longer than this waits for a machine, rather than for the database to store its start.
 START_SECONDS = 60.0
 _ABOUT_TO_START = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
@@ -43,7 +43,7 @@ def wait_for_earlier_runs(instance: dg.DagsterInstance, run_id: str) -> None:
             instance,
             run.run_id,
             lambda now, until=patience: now.status in _ABOUT_TO_START and time.monotonic() < until,
-            LOOK_SECONDS,
+            POLL_SECONDS,
         )
     waited_for: set[str] = set()
     while common := next(
@@ -56,7 +56,7 @@ def wait_for_earlier_runs(instance: dg.DagsterInstance, run_id: str) -> None:
         report(
             instance, run_id, f"Waits for the run {run.run_id}, which began before this one and makes {what} as well."
         )
-        wait_while(instance, run.run_id, lambda now: not now.is_finished, LOOK_SECONDS)
+        wait_while(instance, run.run_id, lambda now: not now.is_finished, POLL_SECONDS)
         waited_for.add(run.run_id)
 
 

@@ -23,7 +23,7 @@ from typing import NoReturn
 from tilth._dagster.fork_protocol import GO, RETIRE
 
 _LONGEST_MESSAGE = 4096
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 # A run that is told to stop stops its steps, and records that.
 _GRACE_SECONDS = 10.0
 
@@ -79,7 +79,7 @@ def _serve(control: socket.socket, execute: Callable[[str], None]) -> None:
     runs: set[int] = set()
     retired = False
     while not retired or runs:
-        readable, _, _ = select.select([control], [], [], _LOOK_SECONDS if runs else None)
+        readable, _, _ = select.select([control], [], [], _POLL_SECONDS if runs else None)
         runs -= _ended(runs)
         if not readable:
             continue

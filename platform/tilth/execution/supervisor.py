@@ -28,7 +28,7 @@ import yaml
 from tilth._dagster.fork_protocol import ADDRESS
 from tilth.execution.templates import GRACE_SECONDS, Templates, wait
 
-_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 _REQUEST_SECONDS = 1.0
 _LONGEST_MESSAGE = 65536
 _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -59,16 +59,16 @@ def supervise(command: Sequence[str], modules: Sequence[str]) -> int:
         try:
             for module in modules:
                 templates.make(module)
-            looked, stop = time.monotonic(), False
+            renewed, stop = time.monotonic(), False
             while not stop and process.poll() is None:
-                for key, _ in selector.select(_LOOK_SECONDS):
+                for key, _ in selector.select(_POLL_SECONDS):
                     if key.fileobj is told:
                         stop = not set(told.recv(_LONGEST_MESSAGE)).isdisjoint(_END_SIGNALS)
                     else:
                         key.data()
-                if time.monotonic() - looked > _LOOK_SECONDS:
-                    templates.look()
-                    looked = time.monotonic()
+                if time.monotonic() - renewed > _POLL_SECONDS:
+                    templates.renew()
+                    renewed = time.monotonic()
         finally:
             _end(process)
             templates.end()

@@ -156,7 +156,7 @@ class Templates:
             else:
                 launcher.sendall(CANNOT)
 
-    def look(self) -> None:
+    def renew(self) -> None:
         """Make anew what is outdated, before anybody asks for it."""
         for module, template in list(self._present.items()):
             if time.time() - template.began > _REST_SECONDS and (changed := template.outdated()):

@@ -1,13 +1,14 @@
 """What a step's process needs was imported before it was forked. Seen in the processes of a real run."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from tests.tilth.run_processes import execute
+from tests.tilth.run_processes import ROOT, execute
 
 # Of a package that the fork server has, a step may import some more: modules of a few lines about its own run.
 A_FEW = 12
@@ -70,3 +71,13 @@ def test_the_same_look_at_dagsters_own_fork_server_finds_what_is_imported_in_eac
     for step in steps_of("tests.tilth._dagster.stock_steps", tmp_path).values():
         assert {"alembic", "mako", "sqlalchemy", "upath"} <= set(imported_late(step))
         assert not step["definitions"]
+
+
+@pytest.mark.parametrize(("in_a_run", "said"), [(False, ["preloaded"]), (True, [])])
+def test_a_resource_is_preloaded_once_where_runs_are_forked_and_not_in_each_run(
+    in_a_run: bool, said: list[str]
+) -> None:
+    call = f"preload('tests.tilth._dagster.preloaded_resource', in_a_run={in_a_run})"
+    command = [sys.executable, "-c", f"from tilth._dagster.preload import preload; {call}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == said
