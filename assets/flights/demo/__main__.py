@@ -30,6 +30,7 @@ from resources.landing import LandingZone
 from resources.registry import ModelRegistry
 from resources.warehouse import Warehouse
 from tilth._dagster.preload import fork_server, preload
+from tilth._dagster.processes import run_finalizers
 from tilth.automation.ranges import range_tags
 from tilth.execution.concurrency_guard import planned_partitions
 from tilth.settings import Deployment
@@ -263,5 +264,6 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
+    run_finalizers()
     # To end as other programs do, DuckDB would say in forty lines which of its types Python has not collected by then.
     os._exit(0)
