@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -14,7 +14,6 @@ import dagster as dg
 from dagster_dbt import DagsterDbtCliRuntimeError, DbtProject
 
 from resources.dbt_manifest import prepared
-from resources.duckdb_file import duckdb_turn
 from resources.warehouse import Warehouse
 from tilth._dagster.dbt_events import DbtEvent
 
@@ -78,13 +77,16 @@ def dbt_project(folder: Path, warehouse: Warehouse) -> DbtProject:
 class DbtBuild:
     """What came of one `dbt build`: Dagster's events of its models and tests, in their order, and what dbt had to say.
 
-    `error` is None where all models were built and no test failed; a test with severity `warn` fails nothing.
-    `failed_tests` has those too that Dagster has no check for, as one over two models that names neither its `ref`.
+    `error` is None where all models were built and no test failed; a test with severity `warn` fails nothing. Else
+    nothing is in the warehouse of what was built, and `events` tell of tests only. `failed_tests` has those too that
+    Dagster has no check for, as one over two models that names neither its `ref`; `failed_models`, what failed itself
+    or was failed by a test.
     """
 
     events: Sequence[DbtEvent]
     error: Exception | None
     failed_tests: Sequence[str] = ()
+    failed_models: Sequence[str] = ()
 
     def stream(self) -> Iterator[DbtEvent]:
         """The events, for a step to yield; then the error is raised, if there is one."""
@@ -104,15 +106,23 @@ class Dbt:
     warehouse: Warehouse
 
     def build(
-        self, context: dg.AssetExecutionContext, target_path: Path, variables: Mapping[str, str] | None = None
+        self,
+        context: dg.AssetExecutionContext,
+        target_path: Path,
+        variables: Mapping[str, str] | None = None,
+        without: Sequence[str] = (),
     ) -> DbtBuild:
         """Build and test what a step of `@dbt_assets` selects; what dbt says is in the step's output.
+
+        That is one transaction, committed when all tests have passed: nobody else reads rows that fail them. On
+        PostgreSQL the next build waits for it, and so does who reads a view or a table that it makes whole.
 
         On DuckDB no transaction of this thread may be open; those of others wait for it.
 
         Args:
             target_path: a folder for what dbt compiles and logs, as `target_folder` gives.
             variables: of the project, as `--vars` gives them.
+            without: models, seeds and snapshots that are left out, with all that is made from them.
 
         Raises:
             DagsterExecutionInterruptedError: the step was told to end. dbt has cancelled its queries and ended.
@@ -122,20 +132,19 @@ class Dbt:
         from resources.dbt_runner import run
 
         command = ["build", *(["--vars", json.dumps(variables)] if variables else [])]
+        command += ["--exclude", *(f"{name}+" for name in without)] if without else []
         connection = connection_environment(self.warehouse)
-        with ExitStack() as meanwhile:
-            if self.warehouse.engine == "duckdb":
-                path = Path(connection["TILTH_DBT_PATH"])
-                meanwhile.enter_context(duckdb_turn(path, self.warehouse.wait_seconds))
-            meanwhile.enter_context(_environment(connection))
-            events, errors, failed_tests = run(
+        # Two builds at once on PostgreSQL could wait for each other, for each locks the views that it makes.
+        with self.warehouse.turn("a dbt build"), _environment(connection):
+            events, errors, failed_tests, failed_models = run(
                 context, command, self.project, connection["TILTH_DBT_DATABASE"], target_path
             )
         if not errors:
             return DbtBuild(events, None)
+        events = [event for event in events if not isinstance(event, dg.Output | dg.AssetMaterialization)]
         log = f"dbt failed; its debug log is {target_path / 'dbt.log'}."
         error = DagsterDbtCliRuntimeError("\n\n".join([log, "Errors parsed from dbt logs:", *errors]))
-        return DbtBuild(events, error, failed_tests)
+        return DbtBuild(events, error, failed_tests, failed_models)
 
     def preload(self) -> None:
         """What a step's first build would do for itself, done before runs are forked; nothing is connected to.

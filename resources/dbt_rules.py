@@ -19,8 +19,15 @@ def check_project(manifest: Mapping[str, Any], *, partitioned: str, whole: str, 
     Raises:
         ValueError: naming each model, seed or snapshot, its file, and the setting to change.
     """
-    nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in _STORED]
-    faults = [fault for node in nodes for fault in _faults(node, (partitioned, whole), strategy)]
+    nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in (*_STORED, "test")]
+    faults = [
+        fault
+        for node in nodes
+        for fault in (
+            *_outside_of_the_transaction(node),
+            *(_faults(node, (partitioned, whole), strategy) if node["resource_type"] in _STORED else ()),
+        )
+    ]
     if faults:
         raise ValueError("The dbt project cannot be made into assets.\n" + "\n".join(faults))
 
@@ -39,11 +46,26 @@ def _losing_others(name: str, config: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _outside_of_the_transaction(node: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that cannot be kept where a build is one transaction, which is rolled back when a test fails."""
+    config, name = node["config"], _name(node)
+    if any(not hook.get("transaction", True) for when in ("pre-hook", "post-hook") for hook in config.get(when) or ()):
+        yield f"{name} has a hook with transaction: false, and a build is one transaction. Take the hook out."
+    if node.get("language") == "python":
+        yield f"{name} is in Python, by which dbt writes outside of the build's transaction. Make it a Dagster asset."
+    if config.get("store_failures"):
+        yield f"{name} has store_failures: true, and what fails is rolled back with its build. Set it to false."
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"dbt {node['resource_type']} {node['name']} ({node['original_file_path']})"
+
+
 def _faults(node: Mapping[str, Any], tags: Sequence[str], strategy: str) -> Iterator[str]:
     partitioned, whole = tags
     config, kind = node["config"], node["resource_type"]
     materialized = config.get("materialized")
-    name = f"dbt {kind} {node['name']} ({node['original_file_path']})"
+    name = _name(node)
     of = [tag for tag in tags if tag in node["tags"]]
     if materialized == "ephemeral":  # a part of what selects from it, and nothing by itself
         return

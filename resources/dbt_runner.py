@@ -24,6 +24,7 @@ from dbt_common.events.event_manager_client import cleanup_event_logger
 from dbt_common.events.functions import msg_to_json
 
 from resources.dbt_manifest import DATABASE, RECORD
+from resources.dbt_transaction import one_transaction
 from tilth._dagster.dbt_events import DbtEvent, as_text, dbt_step, keyboard_interrupts
 
 # dbt imports these only when it runs.
@@ -34,8 +35,10 @@ for _name in (*(f"dbt.{name}" for name in _LATER), "dbt_common.clients.agate_hel
 
 def run(
     context: dg.AssetExecutionContext, command: Sequence[str], project: DbtProject, database: str, target_path: Path
-) -> tuple[list[DbtEvent], list[str], list[str]]:
+) -> tuple[list[DbtEvent], list[str], list[str], list[str]]:
     """One dbt command, such as `build`, on what the step selects of its `@dbt_assets`; when it returns, dbt has ended.
+
+    It is one transaction, which is committed where nothing failed (resources/dbt_transaction.py).
 
     Args:
         project: one whose target folder `dbt_manifest.prepared` gave.
@@ -44,44 +47,70 @@ def run(
 
     Returns:
         Dagster's events of it, in their order; the messages of dbt's errors, none where it succeeded; the names of the
-        tests that failed.
+        tests that failed; those of the models that failed or a test of which did.
 
     Raises:
         DagsterExecutionInterruptedError: the step was told to end. dbt has cancelled its queries.
     """
     step = dbt_step(context)
-    arguments = [*command, *step.arguments, *_options(step.project_dir or project.project_dir, project, target_path)]
+    arguments = [
+        *command,
+        "--threads",
+        "1",
+        *step.arguments,
+        *_options(step.project_dir or project.project_dir, project, target_path),
+    ]
     messages: list[dict[str, Any]] = []
 
     def said(event: Any) -> None:
         if event.info.level == "debug":  # in dbt.log
             return
-        messages.append(json.loads(msg_to_json(event)))
-        sys.stdout.write(f"{as_text(messages[-1])}\n")
+        message = json.loads(msg_to_json(event))
+        sys.stdout.write(f"{as_text(message)}\n")
         sys.stdout.flush()
+        # Once an error has ended the transaction, dbt goes on with what cannot be done any more.
+        of = message["data"].get("node_info", {}).get("unique_id")
+        if not of or transaction.failed_in in ("", of):
+            messages.append(message)
 
     context.log.info(f"Running dbt in this process: dbt {' '.join(arguments)}")
     manifest = _manifest(project.manifest_path.parent, database)
     # Of an interrupt dbt knows Python's own: it cancels its queries then, and its threads end.
-    with _connections_closed(), keyboard_interrupts():
+    with _connections_closed(), keyboard_interrupts(), one_transaction() as transaction:
         ended = dbtRunner(manifest, [said]).invoke(arguments)
         if isinstance(ended.exception, KeyboardInterrupt):
             raise ended.exception
+        if ended.success:
+            transaction.commit()
+    failed = [] if ended.success else _failed(ended.result, transaction.failed_in)
     errors = [as_text(message) for message in messages if message["info"]["level"] == "error"]
     if not ended.success and not errors:
         errors = [str(ended.exception or "dbt failed and said nothing; look at the step's output.")]
     return (
         [event for message in messages for event in step.events(message, target_path)],
         errors,
-        [name for message in messages if (name := _failed_test(message))],
+        [node.name for node in failed if node.resource_type == "test"],
+        sorted({name for node in failed for name in _models_of(node, manifest)}),
     )
 
 
-def _failed_test(event: dict[str, Any]) -> str:
-    """The data test whose failure the event tells of; empty for any other event."""
-    node = event["data"].get("node_info", {})
-    is_result = event["info"]["name"] == "LogTestResult" and node.get("resource_type") == "test"
-    return node["node_name"] if is_result and event["data"]["status"] in ("fail", "error") else ""
+def _failed(result: Any, failed_in: str) -> list[Any]:
+    """The nodes of a command that failed, up to the one that ended its transaction: the rest was not run."""
+    failed = []
+    for one in result.results if result else ():
+        if one.status in ("error", "fail"):
+            failed.append(one.node)
+        if one.node.unique_id == failed_in:
+            break
+    return failed
+
+
+def _models_of(node: Any, manifest: Manifest) -> list[str]:
+    """The name of a model, seed or snapshot; of a test, those of what it is about."""
+    if node.resource_type != "test":
+        return [node.name]
+    about = [node.attached_node] if getattr(node, "attached_node", None) else node.depends_on.nodes
+    return [manifest.nodes[one].name for one in about if one in manifest.nodes]
 
 
 def preload(project: DbtProject, database: str) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import SecretStr
 
+from resources.duckdb_file import TRY_EVERY_SECONDS, duckdb_connection, duckdb_turn, log
 from resources.duckdb_file import WarehouseBusyError as WarehouseBusyError
-from resources.duckdb_file import duckdb_connection
 from resources.partition_windows import Window, is_of_time, positions, time_conditions
 from resources.warehouse_types import (
     ENGINES,
@@ -341,6 +342,31 @@ class Warehouse:
             return transaction.exists(table)
 
     @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """The turn of what connects by another library, such as dbt, and has closed its connections at the end.
+
+        On DuckDB nobody else may write meanwhile; on PostgreSQL, nobody else has the turn of this name.
+
+        Raises:
+            WarehouseBusyError: the DuckDB file is still held after `wait_seconds`.
+        """
+        uri = self.uri.get_secret_value()
+        if self.engine == "duckdb":
+            with duckdb_turn(Path(uri.removeprefix("duckdb://")), self.wait_seconds):
+                yield
+            return
+        with closing(_connect(self.engine, uri)) as connection, connection.cursor() as cursor:
+            # Not idle in a transaction, for which a server may close a session.
+            connection.adbc_connection.set_autocommit(True)
+            said = False
+            while not _locked(cursor, name):
+                if not said:
+                    log.warning("%s is under way in another process; waiting for its end", name)
+                said = True
+                time.sleep(TRY_EVERY_SECONDS)
+            yield
+
+    @contextmanager
     def _connection(self) -> "Iterator[dbapi.Connection]":
         if self.engine == "duckdb":
             path = Path(self.uri.get_secret_value().removeprefix("duckdb://"))
@@ -367,6 +393,13 @@ def _connect(engine: str, uri: str) -> "dbapi.Connection":
         for secret in _secrets(uri):
             said = said.replace(secret, "***")
         raise ConnectionError(f"The {engine} of TILTH_WAREHOUSE_URI cannot be reached: {said}") from None
+
+
+def _locked(cursor: "dbapi.Cursor", name: str) -> bool:
+    """Whether this session has got PostgreSQL's lock of that name, which it has until it ends."""
+    cursor.execute(f"SELECT pg_try_advisory_lock(hashtext({_literal(name)}))")
+    row = cursor.fetchone()
+    return bool(row and row[0])
 
 
 def _secrets(uri: str) -> list[str]:

@@ -17,16 +17,19 @@ from assets.flights import definitions as ours
 from assets.flights import partitions as by
 from assets.flights.dbt_models import daily_models as our_daily_models
 from assets.flights.dbt_models import reference_models as our_reference_models
-from assets.flights.dbt_models import translator
 from assets.flights.sensors import FOLLOWING, automation_sensors
 from assets.flights.tables import TABLES
 from resources.dbt import connection_environment
+from resources.dbt_assets import WarehouseTranslator
 from resources.ingestion.sensor import landing_sensor
+from tilth.automation.conditions import on_new_data
 
 FOLDER = Path(__file__).parents[2] / "assets/flights/dbt"
 project = DbtProject(project_dir=FOLDER, profiles_dir=FOLDER)
 os.environ |= connection_environment(ours.defs.resources["warehouse"])
 project.prepare_if_dev()
+looked_up = [dg.AssetKey(["marts", "airlines"]), dg.AssetKey(["marts", "airports"])]
+translator = WarehouseTranslator(on_new_data(), reference=looked_up)
 
 
 @dbt_assets(

@@ -63,7 +63,7 @@ def start(
 ) -> BaseProcess:
     """Begin to make all daily assets for these days, in a process of its own group.
 
-    `ending`, a model and a signal: the process sends itself that when dbt has committed the model's rows.
+    `ending`, a moment and a signal: the process sends itself that then, as `tests.signals_in_dbt` says.
     """
     process = forking.Process(target=_run, args=(stack, first, last, ending))
     process.start()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.flights.dbt_models import MAX_ATTEMPTS, passing_days
+from resources.dbt_assets import MAX_ATTEMPTS, passing_days
 
 numbers = st.integers(1, 365).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1)))
 

@@ -2,19 +2,18 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pytest
-from dagster_dbt import DbtProject, dbt_assets
+from dagster_dbt import DbtProject
 from pydantic import SecretStr
 
-from assets.flights.dbt_models import by_day, checked, project, translator
-from resources.dbt import Dbt, dbt_project, target_folder
+from assets.flights.dbt_models import project
+from resources.dbt import Dbt, dbt_project
+from resources.dbt_assets import by_day, checked, unpartitioned_dbt_assets
 from resources.warehouse import Warehouse
 from tests.conftest import QUIET
 
@@ -40,6 +39,11 @@ CASES = {
     f"{DAILY}/refreshed.sql": ("full_refresh=true", "full_refresh: True"),
     f"{DAILY}/synced.sql": ("on_schema_change='sync_all_columns'", "on_schema_change: sync_all_columns"),
     f"{DAILY}/ignoring.sql": ("on_schema_change='ignore'", "on_schema_change: ignore"),
+    f"{DAILY}/vacuumed.sql": (
+        "post_hook=[{'sql': 'vacuum', 'transaction': False}]",
+        "a hook with transaction: false",
+    ),
+    f"{DAILY}/hooked.sql": ("post_hook='analyze'", None),
     f"{DAILY}/right.sql": ("on_schema_change='fail'", None),
     f"{DAILY}/seen.sql": ("materialized='view'", None),
     f"{DAILY}/inlined.sql": ("materialized='ephemeral'", None),
@@ -48,7 +52,10 @@ CASES = {
     "models/other/nested/lost.sql": ("materialized='view'", "has neither of the tags daily and reference"),
     "models/both.sql": ("materialized='table', tags=['daily', 'reference']", "has both of the tags"),
     "models/tagged.sql": ("materialized='table', tags=['reference']", None),
+    "tests/kept_failures.sql": ("tags=['daily'], store_failures=true", "store_failures: true"),
+    "tests/counted_failures.sql": ("tags=['daily']", None),
 }
+PYTHON = ("models/marts/reference/in_python.py", "is in Python")
 SEEDS = {"codes": None, "lost_codes": "has neither of the tags", "daily_codes": "a seed has no partitions"}
 SNAPSHOTS = {
     "history": None,
@@ -66,7 +73,11 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> DbtProject:
     for name, (settings, _) in CASES.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{{{{ config(contract={{'enforced': false}}, {settings}) }}}}\n{SELECT}\n")
+        contract = "" if name.startswith("tests/") else "contract={'enforced': false}, "
+        file.write_text(f"{{{{ config({contract}{settings}) }}}}\n{SELECT}\n")
+    (folder / PYTHON[0]).write_text(
+        "def model(dbt, session):\n    dbt.config(materialized='table')\n    return dbt.ref('airports')\n"
+    )
     (folder / "seeds").mkdir()
     (folder / "snapshots").mkdir()
     tag_of = {name: TAGS.get(name.partition("_")[0], "reference") for name in (*SEEDS, *SNAPSHOTS)}
@@ -93,6 +104,7 @@ def refusal(spoilt: DbtProject) -> list[str]:
     ("name", "words"),
     [
         *((Path(file).stem, words) for file, (_, words) in CASES.items()),
+        (Path(PYTHON[0]).stem, PYTHON[1]),
         *SEEDS.items(),
         *SNAPSHOTS.items(),
     ],
@@ -110,13 +122,7 @@ def test_seeds_and_snapshots_with_the_tag_are_assets_that_are_made(spoilt: DbtPr
     warehouse = Warehouse(SecretStr(f"duckdb:///{spoilt.project_dir}/warehouse.duckdb"))
     warehouse.replace("marts.airports", pa.table({"faa": ["EWR"]}))
 
-    @dbt_assets(
-        manifest=spoilt.manifest_path, select="codes history", project=spoilt, dagster_dbt_translator=translator
-    )
-    def made(context: dg.AssetExecutionContext, dbt: dg.ResourceParam[Dbt]) -> Iterator[Any]:
-        with target_folder() as target:
-            yield from dbt.build(context, target).stream()
-
+    made = unpartitioned_dbt_assets(spoilt, select="codes history")
     result = dg.materialize([made], resources={"dbt": Dbt(spoilt, warehouse)}, run_config=QUIET)
 
     assert result.success

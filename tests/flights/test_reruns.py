@@ -245,4 +245,3 @@ def test_where_dbt_is_cancelled_between_a_model_and_its_tests_the_marts_hold_wha
     assert "1 of 1 days fail" not in errors(result)
     assert_equal(in_pieces, copy, ["marts.departures", "marts.daily_lateness"], *DAYS)
     assert copy.latest(["marts", "departures"], MIDDLE) == in_pieces.latest(["marts", "departures"], MIDDLE)
-    assert not copy.warehouse.exists("marts_before.departures")

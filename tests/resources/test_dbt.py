@@ -161,10 +161,9 @@ def test_of_a_selected_asset_only_its_own_tests_run(project: Path, warehouse: Wa
 
 def test_variables_change_from_build_to_build(project: Path, warehouse: Warehouse) -> None:
     assert step(project, warehouse).success
-    failed = step(project, warehouse, variables={"plus": "5"})
-
-    assert "Got 2 results, configured to fail if != 0" in error(failed)
-    assert sorted(warehouse.read("marts.more")["n"].to_pylist()) == [6, 7, 7]
+    assert step(project, warehouse, variables={"plus": "2"}).success
+    assert sorted(warehouse.read("marts.more")["n"].to_pylist()) == [3, 4, 4]
+    assert "Got 2 results, configured to fail if != 0" in error(step(project, warehouse, variables={"plus": "5"}))
 
 
 def test_what_dbt_says_is_in_the_steps_output(
@@ -183,7 +182,7 @@ def test_the_error_of_a_model_that_is_no_sql_names_the_model_and_the_line(projec
     assert "model more (models/more.sql)" in error(failed)
     assert "LINE" in error(failed)
     assert "whre n > 1" in error(failed)
-    assert [t[0].to_user_string() for t in events(failed) if len(t) == 2] == ["marts/things"]
+    assert [t[0].to_user_string() for t in events(failed) if len(t) == 2] == []
 
 
 @pytest.mark.parametrize("ends", ["well", "with an error", "interrupted"])

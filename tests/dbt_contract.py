@@ -1,0 +1,154 @@
+"""What a dbt build promises, whichever engine it is on: each engine's test file inherits these tests."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from resources.dbt import Dbt, dbt_project
+from resources.dbt_assets import unpartitioned_dbt_assets
+from resources.warehouse import Warehouse
+from tests.conftest import QUIET
+
+PROFILES = Path(__file__).parents[1] / "assets/flights/dbt/profiles.yml"
+FILES = {
+    "dbt_project.yml": "name: shop\nprofile: flights\nmodels: {+schema: shop, +materialized: table}\n",
+    "macros/schemas.sql": "{% macro generate_schema_name(name, node) %}{{ name or target.schema }}{% endmacro %}",
+    "models/goods.sql": "select n from {{ source('raw', 'goods') }}\n",
+    "models/prices.sql": "select n * 2 as n from {{ ref('goods') }}\n",
+    "models/customers.sql": "select n from {{ source('raw', 'customers') }}\n",
+    "models/models.yml": """
+sources:
+  - name: raw
+    tables: [name: goods, name: customers]
+models:
+  - name: goods
+    columns: [{name: n, data_tests: [not_null, unique]}]
+  - name: customers
+    columns: [{name: n, data_tests: [not_null]}]
+""",
+}
+ENDLESS = {
+    "duckdb": "select sum(range) as n from range(10000000000000)",
+    "postgresql": "select 1 as n from pg_sleep(600)",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dbt project of goods, their prices, and customers."""
+    return written(tmp_path_factory.mktemp("dbt"), FILES)
+
+
+def written(folder: Path, files: Mapping[str, str]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    shutil.copy(PROFILES, folder)
+    return folder
+
+
+def build(folder: Path, warehouse: Warehouse) -> dg.ExecuteInProcessResult:
+    """A step of all the project's models."""
+    project = dbt_project(folder, warehouse)
+    models = unpartitioned_dbt_assets(project, select="fqn:*")
+    return dg.materialize(
+        [models],
+        resources={"dbt": Dbt(project, warehouse)},
+        run_config=QUIET,
+        raise_on_error=False,
+    )
+
+
+def put(warehouse: Warehouse, *, goods: list[int | None], customers: list[int | None]) -> None:
+    warehouse.replace("raw.goods", pa.table({"n": pa.array(goods, pa.int64())}))
+    warehouse.replace("raw.customers", pa.table({"n": pa.array(customers, pa.int64())}))
+
+
+def numbers(warehouse: Warehouse) -> dict[str, list[int]]:
+    tables = [table for table in ("goods", "prices", "customers") if warehouse.exists(f"shop.{table}")]
+    return {table: sorted(warehouse.read(f"shop.{table}")["n"].to_pylist()) for table in tables}
+
+
+def made(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    found = [(check.check_name, check.passed) for check in result.get_asset_check_evaluations()]
+    assert len(dict(found)) == len(found), "a check is told of once"
+    return dict(found)
+
+
+def error(result: dg.ExecuteInProcessResult) -> str:
+    return "\n".join(str(event.step_failure_data.error) for event in result.all_events if event.is_step_failure)
+
+
+class DbtContract:
+    """Tests of a `warehouse` fixture, in which there is nothing yet."""
+
+    def test_what_fails_its_test_is_not_there_nor_what_is_made_from_it_and_the_rest_is(
+        self, folder: Path, warehouse: Warehouse
+    ) -> None:
+        put(warehouse, goods=[1, 2], customers=[1])
+        assert build(folder, warehouse).success
+        put(warehouse, goods=[3, 3], customers=[4])
+        failed = build(folder, warehouse)
+
+        assert "Failure in test unique_goods_n" in error(failed)
+        assert numbers(warehouse) == {"goods": [1, 2], "prices": [2, 4], "customers": [4]}
+        assert made(failed) == {"customers"}
+        assert checks(failed) == {"not_null_goods_n": True, "unique_goods_n": False, "not_null_customers_n": True}
+
+    def test_of_a_first_build_that_fails_there_is_nothing(self, folder: Path, warehouse: Warehouse) -> None:
+        put(warehouse, goods=[1, None], customers=[None])
+        failed = build(folder, warehouse)
+
+        assert "Failure in test not_null_goods_n" in error(failed)
+        assert numbers(warehouse) == {}
+        assert made(failed) == set()
+        assert {name for name, passed in checks(failed).items() if not passed} == {
+            "not_null_goods_n",
+            "not_null_customers_n",
+        }
+
+    def test_an_error_that_ends_the_transaction_is_of_its_own_model_alone(
+        self, tmp_path: Path, warehouse: Warehouse
+    ) -> None:
+        put(warehouse, goods=[1, 2], customers=[1])
+        divided = "select n / 0 as n, cast('x' || n as bigint) as m from {{ source('raw', 'goods') }}"
+        failed = build(written(tmp_path, {**FILES, "models/goods.sql": divided}), warehouse)
+
+        assert "model goods (models/goods.sql)" in error(failed)
+        assert "customers" not in error(failed)
+        assert numbers(warehouse) == {"customers": [1]}
+        assert made(failed) == {"customers"}
+
+    def test_a_commit_in_a_models_sql_is_an_error(self, tmp_path: Path, warehouse: Warehouse) -> None:
+        put(warehouse, goods=[1, 2], customers=[1])
+        committing = "{{ config(post_hook='commit; begin') }} select n from {{ source('raw', 'goods') }}"
+        failed = build(written(tmp_path, {**FILES, "models/goods.sql": committing}), warehouse)
+
+        assert "The SQL of a model, macro or hook commits" in error(failed)
+        assert made(failed) == set()
+
+    def test_a_query_that_is_under_way_is_cancelled_at_once(self, tmp_path: Path, warehouse: Warehouse) -> None:
+        put(warehouse, goods=[1, 2], customers=[1])
+        endless = written(tmp_path, {**FILES, "models/goods.sql": ENDLESS[warehouse.engine]})
+        dbt_project(endless, warehouse)
+        cancelled = threading.Timer(4, os.kill, (os.getpid(), signal.SIGINT))
+        cancelled.start()
+        started = time.monotonic()
+        failed = build(endless, warehouse)
+
+        assert "DagsterExecutionInterruptedError" in error(failed)
+        assert time.monotonic() - started < 4 + 2
+        put(warehouse, goods=[1], customers=[1])
+        assert numbers(warehouse) == {}
