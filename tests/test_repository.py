@@ -7,8 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,54 +15,16 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from resources.warehouse import Warehouse
-from tilth.settings import Deployment
+from tests.shell import Shell, shell_in
 
 ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
-MATERIALIZE = ["dagster", "asset", "materialize", "-m", "assets.flights.definitions"]
 
 
-@dataclass
-class Shell:
-    """A shell in the repository's root that knows nothing but where the state is; the environment is not activated."""
-
-    home: Path
-
-    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the virtual environment, named by its path."""
-        # No folder of PATH offers a dbt: only one that is found beside the interpreter can run.
-        path = [d for d in os.environ.get("PATH", os.defpath).split(os.pathsep) if not Path(d, "dbt").exists()]
-        environment = {
-            "PATH": os.pathsep.join(path),
-            "HOME": str(self.home),
-            "TILTH_HOME": str(self.home / "state"),
-            "DAGSTER_HOME": str(self.home / "dagster"),
-        }
-        return subprocess.run(
-            [str(BIN / program), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-
-    def materialize(self, selection: str, day: str | None = None) -> subprocess.CompletedProcess[str]:
-        return self.run(*MATERIALIZE, "--select", selection, *(["--partition", day] if day else []))
-
-    def rows(self, table: str) -> int:
-        warehouse = Warehouse(Deployment(home=self.home / "state").warehouse_uri)
-        return warehouse.read(f"SELECT count(*) AS rows FROM {table}")["rows"][0].as_py()
-
-
-@pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """With the reference tables and the record's first day in the landing zone."""
-    home = tmp_path_factory.mktemp("home")
-    (home / "dagster").mkdir()
-    (home / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    shell = Shell(home)
-    landed = shell.run("python", "-m", "assets.flights.replay", "--reference", "--through", "2013-01-01")
-    assert landed.returncode == 0, landed.stderr
-    return shell
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return shell_in(tmp_path)
 
 
 def test_platform_holds_sources_and_is_never_a_package() -> None:
@@ -133,39 +94,6 @@ def test_the_definitions_load_where_the_environment_is_not_activated(shell: Shel
     assert checked.returncode == 0, checked.stdout[-2000:] + checked.stderr[-2000:]
 
 
-def test_a_table_and_its_dbt_models_are_made_from_the_command_line(shell: Shell) -> None:
-    made = shell.materialize("key:raw/airlines or key:staging/airlines or key:marts/airlines")
-    assert made.returncode == 0, made.stderr[-2000:]
-    assert shell.rows("raw.airlines") == shell.rows("marts.airlines") == 16
-
-
-def test_one_day_is_made_from_the_command_line_and_a_day_that_never_landed_says_where_its_file_would_be(
-    shell: Shell,
-) -> None:
-    made = shell.materialize("raw/flights", "2013-01-01")
-    assert made.returncode == 0, made.stderr[-2000:]
-    assert shell.rows("raw.flights") == 842
-
-    refused = shell.materialize("raw/flights", "2013-01-02")
-    assert refused.returncode != 0
-    assert str(shell.home / "state" / "landing" / "flights" / "2013-01-02.csv.gz") in refused.stderr
-    assert shell.rows("raw.flights") == 842
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [(["--day", "2014-05-01"], "2013-01-01 to 2013-12-31"), ([], "--day, --through or --reference")],
-    ids=["a day outside the record", "nothing"],
-)
-def test_a_replay_that_cannot_be_done_ends_non_zero_and_says_what_can(
-    shell: Shell, arguments: Sequence[str], said: str
-) -> None:
-    refused = shell.run("python", "-m", "assets.flights.replay", *arguments)
-    assert refused.returncode != 0
-    assert said in refused.stderr
-    assert "Traceback" not in refused.stderr
-
-
 def locked(lock: Path) -> list[str]:
     """The lock's requirements, each with its hashes on one line."""
     lines = lock.read_text().replace("\\\n", " ").splitlines()
@@ -216,7 +144,9 @@ def test_the_workspace_loads_the_module_that_dg_checks() -> None:
 
 
 def test_make_alone_lists_every_target_with_what_it_does() -> None:
-    targets = set(re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    files = [ROOT / "Makefile", *ROOT.glob("assets/*/targets.mk")]
+    texts = "\n".join(path.read_text() for path in files)
+    targets = set(re.findall(r"^\.PHONY: (.+)$", texts, flags=re.MULTILINE))
     # Under `make test` the outer make's flags would reach the inner one.
     environment = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")

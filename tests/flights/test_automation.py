@@ -9,7 +9,8 @@ import pytest
 
 from assets.flights import partitions as by
 from assets.flights.sensors import automation_sensors
-from tests.automation import (
+from tests.automation import dates
+from tests.flights.automation import (
     CANDIDATES,
     CHAMPION,
     DAILY_DBT,
@@ -22,7 +23,6 @@ from tests.automation import (
     REFERENCE,
     TRAINING_SET,
     Daemon,
-    dates,
     each,
     flights_definitions,
     models_of,

@@ -15,7 +15,10 @@ from assets.flights.definitions import definitions
 from assets.flights.models import in_service
 from assets.flights.sensors import automation_sensors
 from resources.registry import StoredModel
-from tests.automation import (
+from tests.automation import dates
+from tests.conftest import QUIET
+from tests.example import Platform, copied
+from tests.flights.automation import (
     CANDIDATES,
     CHAMPION,
     DAILY_DBT,
@@ -28,14 +31,11 @@ from tests.automation import (
     REFERENCE,
     TRAINING_SET,
     Daemon,
-    dates,
     each,
     flights_definitions,
     models_of,
     once,
 )
-from tests.conftest import QUIET
-from tests.example import Platform, copied
 from tilth.automation.conditions import on_changed_data
 from tilth.observability import freshness
 from tilth.versioning.inputs import INPUTS

@@ -8,8 +8,9 @@ import pytest
 
 from assets.flights import replay
 from assets.flights.definitions import definitions
-from tests.automation import DAILY_DBT, FEATURES, RAW, REFERENCE, Daemon, dates, each
+from tests.automation import dates
 from tests.example import Platform
+from tests.flights.automation import DAILY_DBT, FEATURES, RAW, REFERENCE, Daemon, each
 from tilth.observability import freshness
 
 START = "dagster/asset_partition_range_start"

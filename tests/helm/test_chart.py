@@ -37,10 +37,12 @@ HELM = shutil.which("helm") or shutil.which("helm", path=str(CACHE / "kubernetes
 EXAMPLES = ["values.yaml", "values-trial.yaml", "values-production.yaml"]
 OLDEST, CURRENT = "1.20.2", "1.31.0"
 HELM_TIMEOUT_SECONDS = 300  # what `helm upgrade` gives a hook, unless --timeout says otherwise
+# The location of the chart's own values.
+LOCATION, MODULE = yaml.safe_load((CHART / "values.yaml").read_text())["codeLocations"][0].values()
 EVERYTHING = {
     "dagsterWebserver": {"enableReadOnly": True, "replicaCount": 2},
     "codeLocations": [
-        {"name": "flights", "module": "assets.flights.definitions", "replicas": 2},
+        {"name": LOCATION, "module": MODULE, "replicas": 2},
         {
             "name": "orders",
             "module": "assets.orders.definitions",
@@ -229,7 +231,7 @@ class TestValues:
             ("nodePools.gpu.tolerations[0].efect=NoSchedule", "nodePools.gpu.tolerations.0: Additional property efect"),
             ("storage.lakeUri=bucket/lake", "storage.lakeUri"),
             ("storage.modelsUri=http://models", "storage.modelsUri"),
-            ("codeLocations[0].name=Flights", "codeLocations.0.name"),
+            ("codeLocations[0].name=Orders", "codeLocations.0.name"),
         ],
     )
     def test_a_wrong_value_is_refused_by_its_key(self, wrong: str, said: str) -> None:
@@ -283,7 +285,7 @@ class TestKubernetes:
 
         assert named(old, "PodDisruptionBudget", "t-webserver")["apiVersion"] == "policy/v1beta1"
         assert named(new, "PodDisruptionBudget", "t-webserver")["apiVersion"] == "policy/v1"
-        server = "Deployment t-location-flights"
+        server = f"Deployment t-location-{LOCATION}"
         assert "exec" in dict(pods(old))[server]["spec"]["containers"][0]["startupProbe"]
         assert dict(pods(new))[server]["spec"]["containers"][0]["readinessProbe"]["grpc"]["service"] == "DagsterApi"
 
@@ -395,8 +397,8 @@ class TestKubernetes:
     @pytest.mark.parametrize(
         ("change", "restarted"),
         [
-            ("modelsPerRun=7", {"location-flights"}),
-            ("runCoordinator.maxConcurrentRuns=3", {"location-flights", "webserver", "daemon"}),
+            ("modelsPerRun=7", {f"location-{LOCATION}"}),
+            ("runCoordinator.maxConcurrentRuns=3", {f"location-{LOCATION}", "webserver", "daemon"}),
             ("networkPolicy.enabled=false", set()),
         ],
     )
@@ -433,7 +435,7 @@ class TestKubernetes:
 
         for container in (server_of(objects, "orders"), pools):
             assert container["resources"] == {"requests": {"cpu": 2, "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
-        assert server_of(objects, "flights")["resources"]["requests"] == {"cpu": "100m", "memory": "1Gi"}
+        assert server_of(objects, LOCATION)["resources"]["requests"] == {"cpu": "100m", "memory": "1Gi"}
 
     def test_the_ui_is_reached_through_the_login_only(self, everything: list[str]) -> None:
         objects = rendered(*everything)
@@ -506,7 +508,7 @@ class TestDagster:
 
         (kind,) = tag
         with pytest.raises(Exception, match=rf"violated the allowed list: {kind}\."):
-            launched(ref, server=server_of(objects, "flights"), tag=tag)
+            launched(ref, server=server_of(objects, LOCATION), tag=tag)
 
     def test_what_a_runs_pod_runs_does_dagsters_command(self, instance_of: Any) -> None:
         (container,) = launched(instance_of(dagster_yaml(rendered())))["spec"]["containers"]
@@ -539,7 +541,7 @@ class TestDagster:
         settings = ["runLauncher.tagsMaySet.container_config.image=true"]
         settings += ["runLauncher.tagsMaySet.container_config.resources=false"]
         objects = rendered(*(part for setting in settings for part in ("--set", setting)))
-        ref, server = instance_of(dagster_yaml(objects)), server_of(objects, "flights")
+        ref, server = instance_of(dagster_yaml(objects)), server_of(objects, LOCATION)
 
         run = launched(ref, server=server, tag={"container_config": {"image": "mine:1"}})
 

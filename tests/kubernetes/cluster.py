@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import requests
+import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm"
@@ -243,7 +244,9 @@ NODE_POOLS = {
     "gpu": {"gpuType": "t4", "selector": {"accelerator": "nvidia-test"}, "tolerations": TAINTED},
     "gpu-elsewhere": {"gpuType": "h100", "selector": {"accelerator": "none-here"}, "tolerations": TAINTED},
 }
-MODULES = {"flights": "assets.flights.definitions", "trial": "trial", "stock": "stock", "bare": "bare"}
+# The location of the chart's own values, and those that are in the test's image alone.
+LOCATION, MODULE = yaml.safe_load((CHART / "values.yaml").read_text())["codeLocations"][0].values()
+MODULES = {LOCATION: MODULE, "trial": "trial", "stock": "stock", "bare": "bare"}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.cluster import Platform, namespace, program
+from tests.kubernetes.cluster import LOCATION, Platform, namespace, program
 
 # The least that a run works with: as many as the tests launch at once find room on a small node.
 RUN = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
@@ -21,7 +21,7 @@ def platform() -> Iterator[Platform]:
     """The release, installed once; its namespace and volumes go with the session."""
     if not os.environ.get("KUBECONFIG"):
         pytest.fail("KUBECONFIG is not set: these tests need a cluster, and name none by themselves.", pytrace=False)
-    with namespace(["flights", "trial"]) as platform, watched(platform):
+    with namespace([LOCATION, "trial"]) as platform, watched(platform):
         # Clusters that have Pod Security admission (1.25) refuse what is not restricted from now on.
         platform.kubectl("label", "namespace", platform.namespace, "pod-security.kubernetes.io/enforce=restricted")
         platform.values["runLauncher"] = {"resources": RUN}

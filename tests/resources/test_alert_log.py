@@ -14,13 +14,13 @@ from tilth.observability.alert_messages import Message
 AT = datetime(2026, 3, 4, 23, 59, 59, 123456, tzinfo=UTC)
 BEGAN = Message(
     id="1",
-    incident="materialization raw/flights",
+    incident="materialization raw/sales",
     kind="materialization",
     level="ERROR",
-    asset="raw/flights",
+    asset="raw/sales",
     run="r1",
     partitions=("2013-01-01", "2013-01-02"),
-    text="ERROR: raw/flights failed\nfor 'reasons' and ünïcode",
+    text="ERROR: raw/sales failed\nfor 'reasons' and ünïcode",
     raised_at=AT,
 )
 OVER = replace(BEGAN, id="2", recovers=True, partitions=(), raised_at=AT + timedelta(hours=1))
@@ -28,11 +28,11 @@ OVER = replace(BEGAN, id="2", recovers=True, partitions=(), raised_at=AT + timed
 
 @pytest.fixture
 def log(tmp_path: Path) -> AlertLog:
-    return AlertLog(Lake(str(tmp_path)), "flights")
+    return AlertLog(Lake(str(tmp_path)), "sales")
 
 
 def periods(log: AlertLog) -> dict[str, str]:
-    rows = log.lake.read("alerts/flights", columns=["id", "period"]).to_pylist()
+    rows = log.lake.read("alerts/sales", columns=["id", "period"]).to_pylist()
     return {row["id"]: row["period"] for row in rows}
 
 
@@ -78,7 +78,7 @@ def test_a_lake_that_cannot_be_written_says_so_and_holds_what_it_held(log: Alert
     newest = sorted((table / "_delta_log").glob("*.json"))[-1]
     whole = newest.read_text()
     newest.write_text("damaged")
-    with pytest.raises(LakeError, match="alerts/flights cannot be"):
+    with pytest.raises(LakeError, match="alerts/sales cannot be"):
         log.keep([BEGAN, OVER])
     newest.write_text(whole)
     assert log.current() == [BEGAN]

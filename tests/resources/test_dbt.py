@@ -21,11 +21,11 @@ from resources.warehouse import Warehouse
 from tests.conftest import QUIET
 from tests.signals_in_dbt import signal_after
 
-PROFILES = Path(__file__).parents[2] / "assets/flights/dbt/profiles.yml"
+PROFILES = Path(__file__).parents[2] / "resources/profiles.yml"
 FILES = {
     "dbt_project.yml": """
-name: flights
-profile: flights
+name: shop
+profile: warehouse
 models: {+schema: marts}
 """,
     "macros/schemas.sql": "{% macro generate_schema_name(name, node) %}{{ name or target.schema }}{% endmacro %}",

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def sql(made: Path, model: str) -> str:
     """The model's text in the manifest."""
-    return orjson.loads((made / "manifest.json").read_bytes())["nodes"][f"model.flights.{model}"]["raw_code"]
+    return orjson.loads((made / "manifest.json").read_bytes())["nodes"][f"model.shop.{model}"]["raw_code"]
 
 
 def test_after_an_edit_it_is_of_the_edited_files_whatever_their_dates(project: Path) -> None:

@@ -38,10 +38,10 @@ class Chain:
         self.sensor = automation_sensor("sensor", dg.AssetSelection.all(), "All of them.")
         self.definitions = dg.Definitions(
             assets=[
-                asset("flights", [], None, **day),
+                asset("freight", [], None, **day),
                 asset("weather", [], None, **day),
                 asset("lookup", [], None),
-                asset("joined", ["flights", "weather", lookup], on_new_data(), **day),
+                asset("joined", ["freight", "weather", lookup], on_new_data(), **day),
                 asset("history", ["joined"], on_new_data(), **day),
                 asset(
                     "features",
@@ -93,7 +93,7 @@ def arrival(*keys: str, first: str = DAY, last: str | None = None) -> dg.RunRequ
     return dg.RunRequest(run_key=f"{keys} {first}", asset_selection=selection, partition_key=first)
 
 
-BOTH = ("flights", "weather")
+BOTH = ("freight", "weather")
 ALL = ["joined", "history", "features", "scores"]
 
 
@@ -132,21 +132,21 @@ def test_a_range_of_days_is_made_on_as_one(chain: Chain) -> None:
 
 def test_a_day_that_is_sent_again_is_made_on_as_far_as_every_refresh_is(chain: Chain) -> None:
     chain.made(*BOTH, *ALL)
-    assert chain.taken(arrival("flights")) == [["joined", "history", "features"]]
+    assert chain.taken(arrival("freight")) == [["joined", "history", "features"]]
 
 
 def test_a_day_waits_for_what_it_reads_beside(chain: Chain, instance: dg.DagsterInstance) -> None:
-    assert chain.taken(arrival("flights")) == [[]]
+    assert chain.taken(arrival("freight")) == [[]]
     chain.made("weather")
-    assert chain.taken(arrival("flights")) == [ALL]
+    assert chain.taken(arrival("freight")) == [ALL]
     instance.wipe_assets([dg.AssetKey("lookup")])
-    assert chain.taken(arrival("flights")) == [[]]
+    assert chain.taken(arrival("freight")) == [[]]
 
 
 def test_a_day_whose_weather_is_being_made_waits_for_it(chain: Chain) -> None:
     chain.made(*BOTH, *ALL)
     chain.planned(arrival("weather"))
-    assert chain.taken(arrival("flights")) == [[]]
+    assert chain.taken(arrival("freight")) == [[]]
 
 
 def test_features_wait_for_the_day_before_that_is_being_made(chain: Chain) -> None:
@@ -163,13 +163,13 @@ def test_of_days_that_one_run_cannot_take_together_no_more_is_taken_along(instan
 
 def test_days_of_which_one_lacks_what_it_reads_are_not_made_on_together(chain: Chain) -> None:
     chain.made("weather")
-    assert chain.taken(arrival("flights", last=NEXT_DAY)) == [[]]
+    assert chain.taken(arrival("freight", last=NEXT_DAY)) == [[]]
 
 
 def test_what_two_requests_share_is_made_of_both_later(chain: Chain) -> None:
     chain.made("weather")
-    assert chain.taken(arrival("flights"), arrival("weather", last=NEXT_DAY)) == [[], []]
-    assert chain.taken(arrival("flights"), arrival(*BOTH, first=NEXT_DAY)) == [ALL, ALL]
+    assert chain.taken(arrival("freight"), arrival("weather", last=NEXT_DAY)) == [[], []]
+    assert chain.taken(arrival("freight"), arrival(*BOTH, first=NEXT_DAY)) == [ALL, ALL]
 
 
 def test_a_table_without_days_is_made_on_too(chain: Chain) -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.flights.definitions import definitions, defs
 from tilth.execution import pools
 from tilth.execution.pools import apply_pool_limits, pool_limits
-from tilth.settings import Deployment
 
 HERE = "assets.here.definitions"
 
@@ -31,20 +29,16 @@ def limit_of(instance: dg.DagsterInstance, pool: str) -> int:
 def page() -> None: ...
 
 
+defs = dg.Definitions([page], metadata=pool_limits(printer=1))
+
+
 def test_the_command_sets_the_limits_that_the_definitions_declare(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["tilth.execution.pools", "assets.flights.definitions"])
+    monkeypatch.setattr(sys, "argv", ["tilth.execution.pools", __name__])
     pools.main()
-    assert capsys.readouterr().out == "pool warehouse: 1 step at once\n"
-    assert limit_of(instance, "warehouse") == 1
-
-
-def test_a_duckdb_file_takes_one_step_at_once_and_a_server_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TILTH_WAREHOUSE_URI", "postgresql://reader@127.0.0.1:1/nowhere")
-    on_a_server = definitions(Deployment())
-    assert defs.metadata["pools"].value == {"warehouse": 1}
-    assert on_a_server.metadata["pools"].value == {"warehouse": 4}
+    assert capsys.readouterr().out == "pool printer: 1 step at once\n"
+    assert limit_of(instance, "printer") == 1
 
 
 def test_a_changed_limit_is_changed_in_the_instance(instance: dg.DagsterInstance) -> None:

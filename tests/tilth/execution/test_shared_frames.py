@@ -71,8 +71,8 @@ def test_a_pandas_frame_comes_back_as_one_that_can_be_written_to(tmp_path: Path)
 def test_what_is_no_frame_and_a_column_that_is_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"airports is a list: give a pandas frame .* functools\.partial"):
         share("airports", ["EWR"], KEYS, tmp_path)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"flights has no column year to slice by; it has \['month', 'origin', 'n'\]"):
-        share("flights", Sliced(table([]), ["year", "origin"]), KEYS, tmp_path, ["month", "origin"])
+    with pytest.raises(ValueError, match=r"sales has no column year to slice by; it has \['month', 'origin', 'n'\]"):
+        share("sales", Sliced(table([]), ["year", "origin"]), KEYS, tmp_path, ["month", "origin"])
 
 
 @pytest.mark.parametrize("by", [["month", "origin"], ["origin", "month"]])

@@ -13,10 +13,7 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.flights import replay
-from assets.flights.definitions import definitions
 from tests.conftest import QUIET
-from tests.example import Platform
 from tilth._dagster.asset_graph import graph_of
 from tilth.automation.conditions import on_new_data
 from tilth.automation.ranges import range_tags
@@ -638,30 +635,3 @@ def test_whatever_lands_and_is_made_in_whichever_order_what_is_late_is_what_a_na
                     assert naive.late(cause, partition)
                     parent, parts = naive.read(cause, partition) if cause != "raw" else ("raw", [])
                     assert not any(naive.late(parent, p) for p in parts)
-
-
-def test_of_flights_what_has_landed_and_is_not_read_is_late_since_it_landed(platform: Platform) -> None:
-    day, features = "2013-01-01", dg.AssetKey(["features", "departures"])
-    repository = definitions(platform.deployment).get_repository_def()
-
-    def judged() -> tuple[str, Any, float]:
-        context = dg.build_sensor_context(platform.instance, repository_def=repository)
-        events = repository.get_sensor_def("partition_lag").evaluate_tick(context).asset_events
-        [told] = [
-            event for event in events if isinstance(event, dg.AssetCheckEvaluation) and event.asset_key == features
-        ]
-        said = metadata(told)
-        return said.get("oldest", ""), said.get("cause_asset"), said["lag_seconds"]
-
-    platform.land(day)
-    assert judged() == ("", None, 0)  # no day is made without the table of aircraft
-    replay.land_reference(platform.landing)
-    landed = {file.table: file.arrived_ns / 1e9 for file in platform.landing.files()}
-    before = time.time()
-    late, cause, lag = judged()
-    assert (late, cause) == (day, dg.AssetKey(["raw", "planes"]))
-    # The look takes the time once, somewhere between these two.
-    assert before - landed["planes"] - 0.1 <= lag <= time.time() - landed["planes"] + 0.1
-    platform.make([["raw", "planes"]])
-    assert judged()[1].path[0] == "raw"
-    assert judged()[1] != cause

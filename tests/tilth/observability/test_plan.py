@@ -10,7 +10,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.flights.definitions import defs as flights
 from tests.conftest import QUIET
 from tilth.automation.ranges import range_tags
 from tilth.observability import plan as command
@@ -124,9 +123,9 @@ def used(past: Path) -> Iterator[dg.DagsterInstance]:
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Call the command on a home's instance, and return what it prints."""
 
-    def called(home: Path, *arguments: str, module: str = __name__) -> str:
+    def called(home: Path, *arguments: str) -> str:
         monkeypatch.setenv("DAGSTER_HOME", str(home))
-        monkeypatch.setattr(sys, "argv", ["tilth.observability.plan", module, *arguments])
+        monkeypatch.setattr(sys, "argv", ["tilth.observability.plan", __name__, *arguments])
         command.main()
         return capsys.readouterr().out
 
@@ -182,25 +181,6 @@ def test_a_plan_starts_and_records_nothing(used: dg.DagsterInstance) -> None:
     assert len(used.get_run_records()) == runs
     assert used.event_log_storage.get_maximum_record_id() == events
     assert not used.get_backfills()
-
-
-def test_a_year_of_flights_is_a_step_for_each_op_up_to_the_features(unused: dg.DagsterInstance) -> None:
-    daily = ["raw/flights", "raw/weather", "staging/flights", "staging/weather", "marts/d*", "features/*"]
-    planned = plan(flights, unused, " or ".join(f'key:"{name}"' for name in daily), YEAR)
-    assert [(op.assets[0], op.partitions) for op in planned] == [
-        ("raw/flights", 365),
-        ("raw/weather", 365),
-        ("staging/flights", 365),
-        ("features/departures", 365),
-        ("features/training_set", 12),
-    ]
-
-
-def test_models_of_a_range_of_months_are_those_that_read_from_it(unused: dg.DagsterInstance) -> None:
-    training_set, *models = plan(flights, unused, 'key:"features/training_set"+2', ("2013-04", "2013-06"))
-    assert training_set.partitions == 3
-    assert {op.partitions for op in models} == {3 * 3}  # months and airports
-    assert len(models) == 4  # the candidates and the champion
 
 
 def test_a_year_of_twenty_assets_is_planned_at_once(unused: dg.DagsterInstance) -> None:

@@ -1,8 +1,6 @@
 """A code version changes when what makes an asset changes, wherever in the project it stands, and else it does not."""
 
-import hashlib
 import importlib
-import json
 import linecache
 import os
 import subprocess
@@ -12,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from assets.flights.dbt_models import project as dbt
-from assets.flights.definitions import definitions
-from tilth.settings import Deployment
 from tilth.versioning import code as code_versions
 from tilth.versioning.code import code_version, declaration_version
 
@@ -206,20 +201,6 @@ def test_a_function_that_a_factory_was_given_counts_with_all_that_it_uses(projec
     assert edited(
         project, "shop/made.py", "return [name, price(1), sizes]", "return [price(1), sizes]", "shop.made.first"
     )
-
-
-def test_every_asset_of_the_flights_has_a_code_version_and_dbts_have_dbts_own(tmp_path: Path) -> None:
-    specs = definitions(Deployment(home=tmp_path)).resolve_all_asset_specs()
-    assert [spec.key for spec in specs if not spec.code_version] == []
-
-    manifest = json.loads(dbt.manifest_path.read_text())
-    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
-    own = {(node["schema"], node["alias"]): hashlib.sha1(node["raw_code"].encode()) for node in models}  # noqa: S324
-    assert len(own) > 5
-    found = {tuple(spec.key.path): spec.code_version for spec in specs}
-    assert {key: found[key] for key in own} == {key: version.hexdigest() for key, version in own.items()}
-    others = [version for key, version in found.items() if key not in own]
-    assert len(set(others)) == len(others)
 
 
 def test_a_declaration_has_a_version_by_all_that_its_module_imports_and_is_not_imported(project: Path) -> None:
