@@ -15,7 +15,7 @@ import pytest
 from assets.flights import replay
 from resources.landing import file_name
 from resources.warehouse import Transaction
-from tests.conftest import DAILY_DBT, DAILY_RAW, REFERENCE, Platform
+from tests.example import DAILY_DBT, DAILY_RAW, REFERENCE, Platform
 from tests.faults.backfill import Stack, context, finish, platform_on, start
 from tests.signals_in_dbt import AFTER_COMMIT, BEFORE_COMMIT
 
