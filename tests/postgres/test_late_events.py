@@ -31,7 +31,7 @@ def heard(postgres_uri: str, folder: Path) -> list[int]:
     engine, seen = create_engine(address), set[int]()
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         run = dg.materialize([ends], instance=instance).run_id
-        executor = DelegatingExecutor("kubernetes", _Steps(Deployment()), poll_seconds=1, health_seconds=1)
+        executor = DelegatingExecutor("kubernetes", _Steps(Deployment()), poll_seconds=1.0, health_seconds=1)
         counts = [len(executor._pop_events(instance, run, seen))]
         with engine.connect() as earlier:
             earlier.execute(STORE, {"run": run})
@@ -47,7 +47,7 @@ def test_a_run_hears_of_an_event_that_is_committed_after_a_later_one(
 ) -> None:
     monkeypatch.setenv(OFFSET, "0")
     assert heard(postgres_uri, tmp_path)[1:] == [1, 0], (
-        "Dagster hears of it by itself: DelegatingExecutor need not look again."
+        "Dagster hears of it by itself: DelegatingExecutor need not read again."
     )
     monkeypatch.delenv(OFFSET)
     assert heard(postgres_uri, tmp_path)[1:] == [1, 1]
