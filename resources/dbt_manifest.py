@@ -112,6 +112,8 @@ def _parse(project: Path, target: str, made: Path, sources: str) -> None:
             sources = _sources(project)
         before = made / "partial_parse.msgpack"
         dbt("parse", *(["--partial-parse-file-path", before] if before.is_file() else []))
+        if not (new / before.name).is_file():  # dbt writes none where nothing has changed that it parses
+            shutil.copy(before, new)
         record = _record(new, sources)
         (made / RECORD).unlink(missing_ok=True)
         for name in FILES:

@@ -32,6 +32,16 @@ def test_after_an_edit_it_is_of_the_edited_files_whatever_their_dates(project: P
     assert "7 * n" in sql(prepared(project, "duckdb"), "things")
 
 
+def test_after_an_edit_of_what_dbt_does_not_parse_it_is_there_all_the_same(project: Path) -> None:
+    made = prepared(project, "duckdb")
+    before = {name: (made / name).stat().st_mtime_ns for name in (*FILES, RECORD)}
+    (project / "profiles.yml").write_text((project / "profiles.yml").read_text() + "# a comment\n")
+
+    assert prepared(project, "duckdb") == made
+    assert (made / RECORD).stat().st_mtime_ns > before[RECORD]
+    assert all((made / name).is_file() for name in FILES)
+
+
 def test_two_processes_that_find_no_whole_manifest_parse_once(project: Path) -> None:
     made = prepared(project, "duckdb")
     (made / FILES[1]).write_bytes((made / FILES[1]).read_bytes()[:1000])
