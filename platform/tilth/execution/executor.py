@@ -13,7 +13,7 @@ def executor_of(
     """`local_executor` on one machine, `kubernetes_executor` on Kubernetes (TILTH_EXECUTOR, which the chart sets).
 
     Args:
-        code_location: the module of the code location, as in workspace.yaml: `assets.flights.definitions`. What it
+        code_location: the module of the code location, as in workspace.yaml: `assets.orders.definitions`. What it
             imports, and the `dg.Definitions` in it, are there when a step begins.
         modules: what the assets and resources import only when they run, such as `deltalake` or `pyarrow.dataset`. A
             name that cannot be imported is passed over; the step then says so itself. Not those that start threads when

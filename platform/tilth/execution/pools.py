@@ -2,7 +2,7 @@
 
 An asset names its pool, `@dg.asset(pool="warehouse")`, but Dagster keeps the limits in the instance, where a person
 sets them by hand. Here they are part of the definitions, `dg.Definitions(metadata=pool_limits(warehouse=1), ...)`, and
-`python -m tilth.execution.pools assets.flights.definitions` sets the instance's to them; under `make dev` that is done
+`python -m tilth.execution.pools assets.orders.definitions` sets the instance's to them; under `make dev` that is done
 for each version of the code (tilth/execution/run_template.py).
 """
 

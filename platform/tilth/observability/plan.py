@@ -38,7 +38,7 @@ def plan(
     starts nothing.
 
     Args:
-        selection: in Dagster's language, such as `group:raw` or `key:"raw/flights"+`.
+        selection: in Dagster's language, such as `group:raw` or `key:"raw/sales"+`.
         partitions: the first and last of the assets with partitions that the selection begins with; downstream of them
             the partitions count that read from these. None where no asset has partitions.
 
@@ -184,7 +184,7 @@ def main() -> None:
     """Print how long a backfill would take by past runs, and start nothing."""
     arguments = argparse.ArgumentParser(prog="python -m tilth.observability.plan", description=main.__doc__)
     arguments.add_argument("module", help="the module that holds the definitions, as `defs`")
-    arguments.add_argument("--select", required=True, help="assets, such as 'key:\"raw/flights\"+' or group:raw")
+    arguments.add_argument("--select", required=True, help="assets, such as 'key:\"raw/sales\"+' or group:raw")
     partitions = arguments.add_mutually_exclusive_group()
     partitions.add_argument("--partition", metavar="KEY", help="of the assets that the selection begins with")
     partitions.add_argument("--partition-range", metavar="FIRST...LAST", help="the same, both of them included")
