@@ -9,6 +9,8 @@ ifneq ($(words $(CURDIR)),1)
 $(error make cannot work in a folder whose path has a space: $(CURDIR))
 endif
 PORT ?= 3000
+# Whose demo `make demo` shows: assets/<domain>/demo.py, or a package of that name.
+DOMAIN := flights
 # The dbt projects of all domains.
 DBT := $(patsubst %/dbt_project.yml,%,$(wildcard assets/*/dbt/dbt_project.yml))
 LOCKS := runtime dev gpu
@@ -29,9 +31,8 @@ OF_DAGSTER := dagster_webserver.cli, dagster._daemon.cli, dagster._cli.api, dags
 OF_DATA := dbt.cli.main, dbt.adapters.duckdb, sklearn.ensemble, skops.io, pandera.pandas, matplotlib.figure, \
   matplotlib.backends.backend_agg, pyarrow.dataset, deltalake, adbc_driver_duckdb.dbapi, adbc_driver_postgresql.dbapi
 # The longest files begin first, so that no core waits for one at the end; all are named, because of a folder and a file
-# in it pytest takes the folder's order.
-LONGEST := $(addprefix tests/,flights/test_reruns.py test_repository.py flights/test_retraining.py flights/test_graph.py \
-  tilth/observability/test_freshness.py flights/test_automation.py tilth/observability/test_alerts.py test_types.py faults/test_kills.py)
+# in it pytest takes the folder's order. A domain's go before these, in its targets.mk.
+LONGEST := $(addprefix tests/,tilth/observability/test_freshness.py tilth/observability/test_alerts.py test_types.py)
 test_files = $(filter $(1),$(LONGEST)) $(filter-out $(LONGEST),$(filter $(1),$(sort $(shell find tests -name "test_*.py"))))
 WITH_SERVICES := $(addprefix tests/,live/% postgres/% faults/% kubernetes/% helm/%)
 READY := $(ENVIRONMENT) $(MANIFEST) $(INSTANCE)
@@ -41,16 +42,15 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: $(READY) ## three months of the record through the whole graph, then what exists
-	@$(BIN)/python -m assets.flights.demo
+demo: $(READY) ## the domain's assets, made, then what exists
+	@$(BIN)/python -m assets.$(DOMAIN).demo
 
 .PHONY: dev
 dev: $(READY) ## the UI, the daemon and the code location on 127.0.0.1:3000 (PORT= to change)
 	@$(BIN)/python -m tilth.execution.supervisor $(BIN)/dg dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
-.PHONY: land
-land: $(READY) ## land more days: DAY=2013-04-01, or all up to THROUGH=2013-04-30
-	@$(BIN)/python -m assets.flights.replay $(if $(DAY),--day $(DAY)) $(if $(THROUGH),--through $(THROUGH))
+# What only a domain has.
+-include assets/*/targets.mk
 
 .PHONY: test
 test: $(ENVIRONMENT) $(MANIFEST) ## all tests that need no service (COVERAGE=yes: the stores' too, and what they all reach)
@@ -63,7 +63,7 @@ test-stores: $(ENVIRONMENT) $(MANIFEST) ## lake, warehouse, landing zone and mod
 	@$(BIN)/pytest tests/resources --numprocesses 2 --dist loadfile
 
 .PHONY: test-live
-test-live: $(ENVIRONMENT) $(MANIFEST) ## files land under a running daemon, and predictions appear by themselves
+test-live: $(ENVIRONMENT) $(MANIFEST) ## what runs by itself, under a running daemon, and what it outlasts
 	@$(BIN)/pytest tests/live
 
 .PHONY: test-postgres
@@ -73,10 +73,6 @@ test-postgres: $(ENVIRONMENT) $(MANIFEST) ## the same graph on a PostgreSQL that
 .PHONY: test-faults
 test-faults: $(ENVIRONMENT) $(MANIFEST) ## processes killed (KILLS=100: so often), 1,000 feeds, frames of every kind (FRAMES=1000), writers at once, full disks (needs PostgreSQL's programs)
 	@$(BIN)/pytest $(call test_files,tests/faults/%) --numprocesses 2 --dist loadgroup --no-loadscope-reorder
-
-.PHONY: test-gpu
-test-gpu: $(VENV)-gpu/.installed $(MANIFEST) ## the neural candidate, in an environment with PyTorch (7 GB); on a GPU where there is one
-	@$(VENV)-gpu/bin/pytest tests/flights/test_neural.py tests/flights/test_imports.py tests/resources/test_registry.py
 
 .PHONY: image
 image: ## the image tilth:<commit>, by docker, podman or buildah (TARGET=gpu: with PyTorch; BASE=, TAG=)
@@ -122,14 +118,6 @@ $(ENVIRONMENT): requirements/dev.lock pyproject.toml
 	@uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@# Compiled by being imported: a quarter of all files, and each half on a core of its own.
 	@$(BIN)/python -c "import $(OF_DAGSTER)" & compiling=$$!; $(BIN)/python -c "import $(OF_DATA)" && wait $$compiling
-	@touch $@
-
-$(VENV)-gpu/.installed: requirements/dev.lock requirements/gpu.lock pyproject.toml $(ENVIRONMENT)
-	@test -x $(VENV)-gpu/bin/python || $(PYTHON) -m venv $(VENV)-gpu
-	@echo "installing the locked packages and PyTorch into $(VENV)-gpu"
-	@export PATH=$(CURDIR)/$(BIN):$$PATH; \
-	  uv pip sync --quiet --python $(VENV)-gpu/bin/python --require-hashes requirements/dev.lock requirements/gpu.lock && \
-	  uv pip install --quiet --python $(VENV)-gpu/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Whoever loads the definitions first would do it; here it has a line of its own.

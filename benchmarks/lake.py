@@ -138,7 +138,7 @@ def against_peers(folder: Path) -> list[Figure]:
 
 
 def day_rows(days: list[date], seed: int) -> pa.Table:
-    """900 rows a day, as many as flights leave New York."""
+    """900 rows a day, as a daily table of events may have."""
     random, count = np.random.default_rng(seed), 900 * len(days)
     return pa.table(
         {

@@ -171,7 +171,7 @@ def _flat(assets: Iterable[Any]) -> Iterator[dg.AssetsDefinition]:
 
 
 def _domain(module: str) -> str:
-    """`flights` of `assets.flights.definitions`."""
+    """`orders` of `assets.orders.definitions`."""
     *packages, name = module.split(".")
     return packages[-1] if packages else name
 
