@@ -17,9 +17,9 @@ from resources.dbt_assets import unpartitioned_dbt_assets
 from resources.warehouse import Warehouse
 from tests.conftest import QUIET
 
-PROFILES = Path(__file__).parents[1] / "assets/flights/dbt/profiles.yml"
+PROFILES = Path(__file__).parents[1] / "resources/profiles.yml"
 FILES = {
-    "dbt_project.yml": "name: shop\nprofile: flights\nmodels: {+schema: shop, +materialized: table}\n",
+    "dbt_project.yml": "name: shop\nprofile: warehouse\nmodels: {+schema: shop, +materialized: table}\n",
     "macros/schemas.sql": "{% macro generate_schema_name(name, node) %}{{ name or target.schema }}{% endmacro %}",
     "models/goods.sql": "select n from {{ source('raw', 'goods') }}\n",
     "models/prices.sql": "select n * 2 as n from {{ ref('goods') }}\n",
