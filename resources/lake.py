@@ -299,12 +299,12 @@ class Lake:
         with explained(self.path(asset), f"{_name(asset)} cannot be read"):
             return self.table(asset).count()
 
-    def files(self, asset: dg.AssetKey | str) -> pa.Table:
-        """One row per file of the latest version, from the log: path, size_bytes, num_records and partition, its key as
-        text (null where the table is not partitioned).
+    def files(self, asset: dg.AssetKey | str, version: int | None = None) -> pa.Table:
+        """One row per file of the version, or of the latest, from the log: path, size_bytes, num_records and partition,
+        its key as text (null where the table is not partitioned).
         """
         with explained(self.path(asset), f"{_name(asset)} cannot be read"):
-            table = self.table(asset)
+            table = self.table(asset, version)
             listed = pa.table(table.get_add_actions(flatten=True))
             columns = [f"partition.{name}" for name in table.metadata().partition_columns]
             key = row_keys(listed, columns) if columns else pa.nulls(len(listed), pa.string())

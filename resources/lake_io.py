@@ -1,9 +1,9 @@
 """Frames between assets and the lake."""
 
-from collections import Counter
 from typing import Any
 
 import dagster as dg
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from resources.frames import arrow_of, asked, by_partition, partition_columns, partition_keys, record, wanted_columns
@@ -28,17 +28,17 @@ class LakeIOManager(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         rows, keys, columns = arrow_of(obj, context), partition_keys(context), partition_columns(context)
         version = self._lake.replace(context.asset_key, rows, keys, columns)
-        files = self._lake.files(context.asset_key)
-        sizes: Counter[str | None] = Counter()
-        for partition, size in zip(files["partition"].to_pylist(), files["size_bytes"].to_pylist(), strict=True):
-            sizes[partition] += size
+        # Of the version just written: another step may have written the next one already.
+        files = self._lake.files(context.asset_key, version)
+        of_each = files.group_by("partition").aggregate([("size_bytes", "sum")])
+        sizes = dict(zip(of_each["partition"].to_pylist(), of_each["size_bytes_sum"].to_pylist(), strict=True))
         record(
             context,
             rows,
             None if keys is None else by_partition(rows, columns, keys),
-            stored_bytes=lambda partition: sizes[partition],
+            stored_bytes=lambda partition: sizes.get(partition, 0),
             table={
-                "dagster/row_count": sum(files["num_records"].to_pylist()),
+                "dagster/row_count": pc.call_function("sum", [files["num_records"]]).as_py() or 0,
                 "dagster/uri": self._lake.path(context.asset_key),
                 "delta_version": version,
             },

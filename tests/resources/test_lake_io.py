@@ -340,6 +340,22 @@ def test_every_partition_records_its_rows_its_bytes_its_version_and_the_tables_r
     assert columns == {"day": "date32[day]", "number": "int64", "value": "int64", "note": "string"}
 
 
+def test_what_another_step_writes_meanwhile_is_not_recorded_as_this_ones(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    class Shared(Lake):
+        def replace(self, *arguments: Any, **named: Any) -> int:
+            version = super().replace(*arguments, **named)
+            rows = pa.table({"day": [date.fromisoformat(SECOND)], "number": [1], "value": [1], "note": ["another's"]})
+            super().replace("things", rows.cast(pa.schema(self.table("things").schema().to_arrow())), [SECOND], ["day"])
+            return version
+
+    lake = Shared(str(tmp_path / "lake"))
+    run(lake, instance, things, tags=span(FIRST), config={"of_the_day": 3})
+    event = shown(recorded(instance, "things")[FIRST])
+    assert (event["delta_version"], event["dagster/row_count"]) == (1, 3)
+
+
 def test_a_partition_without_rows_records_none_and_no_bytes(lake: Lake, instance: dg.DagsterInstance) -> None:
     run(lake, instance, things, tags=span(FIRST, SECOND), config={"of_the_day": 0})
     for event in recorded(instance, "things").values():
