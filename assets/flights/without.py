@@ -10,8 +10,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PLAN = Path(__file__).with_suffix(".toml")
@@ -75,22 +76,26 @@ def dependents(root: Path) -> list[Path]:
     return [path for path in files if ".".join(path.with_suffix("").parts) in gone]
 
 
-def rewritten(root: Path, edits: list[Mapping[str, str]]) -> dict[str, str]:
+def rewritten(root: Path, edits: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The new text of each file that is edited.
 
     Raises:
-        LookupError: a file no longer has what is to be replaced in it; without.toml has to say what it has.
+        LookupError: files no longer have what is to be replaced in them; a line for each.
     """
     texts: dict[str, str] = {}
+    absent = []
     for edit in edits:
         for path in edit["paths"]:
             text, begin, end = texts.get(path) or (root / path).read_text(), edit["from"], edit.get("to", "")
             at = text.find(begin)
             until = text.find(end, at + len(begin))
             if min(at, until) < 0:
-                raise LookupError(f"{path} has no {(begin if at < 0 else end)!r}; say what it has in {PLAN.name}.")
+                absent.append(f"{path} has no {(begin if at < 0 else end)!r}")
+                continue
             old = text[at : until + len(end)]
             texts[path] = text.replace(old, edit["new"])
+    if absent:
+        raise LookupError("\n".join(absent))
     return texts
 
 
@@ -101,8 +106,13 @@ def main() -> None:
         sys.exit(f"There are uncommitted changes; commit or stash them, then try again:\n{changed.stdout.rstrip()}")
     plan = tomllib.loads(PLAN.read_text())
     if absent := [path for path in plan["gone"] if not (ROOT / path).exists()]:
-        raise LookupError(f"There is no {', '.join(absent)}; take it out of {PLAN.name}.")
-    texts = rewritten(ROOT, plan["edits"])
+        sys.exit(f"There is no {', '.join(absent)}. Nothing was changed; take it out of {PLAN.relative_to(ROOT)}.")
+    try:
+        texts = rewritten(ROOT, plan["edits"])
+    except LookupError as error:
+        sys.exit(
+            f"{error.args[0]}\nNothing was changed. Correct these edits in {PLAN.relative_to(ROOT)}, or take them out."
+        )
     (definitions,) = re.findall(r"```python\n(.*?)```", texts["README.md"], re.DOTALL)
     texts[f"{DOMAIN}/__init__.py"] = '"""A small domain to begin from."""\n'
     texts[f"{DOMAIN}/definitions.py"] = definitions

@@ -82,12 +82,20 @@ def test_where_a_text_was_changed_it_is_named_and_nothing_is_removed(whole: Path
     git(whole, "add", "--all")
     git(whole, "commit", "--quiet", "--message", "Another way to say it")
     refused = call(whole, sys.executable, "-m", "assets.flights.without")
-    assert "Makefile has no 'DOMAIN := flights'; say what it has in without.toml." in refused.stderr
+    assert "Makefile has no 'DOMAIN := flights'\nNothing was changed." in refused.stderr
+    assert "assets/flights/without.toml" in refused.stderr
     assert git(whole, "status", "--porcelain") == ""
 
 
 def test_nothing_names_the_example(without: Path) -> None:
     assert call(without, "git", "grep", "--cached", "-inE", "flights|test-gpu|without-example").stdout == ""
+
+
+def test_every_test_of_the_library_stays(without: Path) -> None:
+    gone = git(without, "diff", "--cached", "--name-only", "--diff-filter=D", "HEAD").splitlines()
+    assert "tests/example.py" in gone
+    library = ("tests/tilth/", "tests/resources/", "tests/helm/", "tests/test_")
+    assert [path for path in gone if path.startswith(library)] == []
 
 
 @pytest.mark.parametrize(
