@@ -131,6 +131,17 @@ def daily_dbt_assets(
             def build(part: Sequence[str]) -> DbtBuild:
                 return dbt.build(context, target, {"first_day": part[0], "last_day": part[-1]})
 
+            def is_made(part: Sequence[str]) -> bool:
+                if build(part).error:
+                    return False
+                for key in context.selected_asset_keys:
+                    inputs = inputs_metadata(context, key, part)
+                    for day, (version, metadata) in _rows_made(context, warehouse, key, part).items():
+                        tags = {"dagster/data_version": version}
+                        metadata = {**metadata, **inputs[day]}
+                        context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
+                return True
+
             whole = build(days)
             if not whole.error:
                 for key in context.selected_asset_keys:
@@ -143,13 +154,7 @@ def daily_dbt_assets(
             yield from whole.events
             if not whole.failed_tests:
                 raise whole.error
-            passing = passing_days(lambda part: build(part).error is None, days)
-            for key in context.selected_asset_keys:
-                inputs = inputs_metadata(context, key, passing)
-                for day, (version, metadata) in _rows_made(context, warehouse, key, passing).items():
-                    tags = {"dagster/data_version": version}
-                    metadata = {**metadata, **inputs[day]}
-                    context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
+            passing = passing_days(is_made, days)
         rejected = [day for day in days if day not in passing]
         raise dg.Failure(
             f"{len(rejected)} of {len(days)} days fail {', '.join(sorted(whole.failed_tests))}, or cannot be told from "
@@ -223,13 +228,13 @@ def by_day(warehouse: Warehouse, key: dg.AssetKey, column: str, days: Sequence[s
     Raises:
         ValueError: the column is neither date nor text.
     """
-    rows = warehouse.read(".".join(key.path), window=(column, days)) if days else None
-    if rows is not None and not (pa.types.is_date(kind := rows[column].type) or pa.types.is_string(kind)):
+    rows = warehouse.read(".".join(key.path), window=(column, days))
+    if not (pa.types.is_date(kind := rows[column].type) or pa.types.is_string(kind)):
         raise ValueError(
             f"{key.to_user_string()}, column {column}: {kind} does not tell the day, and a build would add its rows "
             "again and again. Cast it to date in the model."
         )
-    parts = {} if rows is None else by_partition(rows, [column], days)
+    parts = by_partition(rows, [column], days)
     return {day: (data_version(part, ordered=False), part.num_rows) for day, part in parts.items()}
 
 

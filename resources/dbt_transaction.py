@@ -8,7 +8,7 @@ This rests on what is not public in dbt and its adapters.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dbt.adapters.contracts.connection import Connection, ConnectionState
@@ -63,7 +63,8 @@ class Transaction:
     def close(self) -> None:
         """Roll back what was not committed."""
         if self._handle is not None:
-            self._handle.rollback()
+            with suppress(Exception):  # a connection that is lost took its transaction with it
+                self._handle.rollback()
             self._handle.close()
 
     def _current(self) -> Any:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
@@ -13,11 +14,12 @@ import pyarrow as pa
 import pytest
 
 from resources.dbt import Dbt, dbt_project
-from resources.dbt_assets import unpartitioned_dbt_assets
+from resources.dbt_assets import checked, daily_dbt_assets, unpartitioned_dbt_assets
 from resources.warehouse import Warehouse
 from tests.conftest import QUIET
+from tilth.automation.ranges import range_tags
 
-PROFILES = Path(__file__).parents[1] / "resources/profiles.yml"
+RESOURCES = Path(__file__).parents[1] / "resources"
 FILES = {
     "dbt_project.yml": "name: shop\nprofile: warehouse\nmodels: {+schema: shop, +materialized: table}\n",
     "macros/schemas.sql": "{% macro generate_schema_name(name, node) %}{{ name or target.schema }}{% endmacro %}",
@@ -33,6 +35,37 @@ models:
     columns: [{name: n, data_tests: [not_null, unique]}]
   - name: customers
     columns: [{name: n, data_tests: [not_null]}]
+""",
+}
+DAILY = {
+    "dbt_project.yml": """
+name: shop
+profile: warehouse
+vars: {first_day: "2020-01-01", last_day: "2020-01-31"}
+models:
+  +schema: shop
+  +tags: daily
+  +materialized: incremental
+  +incremental_strategy: replace_days
+  +on_schema_change: append_new_columns
+  +full_refresh: false
+  +meta: {partition_expr: day}
+""",
+    "macros/schemas.sql": FILES["macros/schemas.sql"],
+    "macros/days.sql": (RESOURCES / "days.sql").read_text(),
+    "models/sales.sql": "select day, n from {{ source('raw', 'sales') }} where {{ in_days('day') }}",
+    "models/of_two_days.sql": """
+select sales.day, cast(sum(earlier.n) as bigint) as n
+from {{ ref('sales') }} as sales
+join {{ ref('sales') }} as earlier on earlier.day between sales.day - interval '1 day' and sales.day
+where {{ in_days('sales.day') }}
+group by sales.day
+""",
+    "models/models.yml": """
+sources: [{name: raw, tables: [name: sales]}]
+models:
+  - name: sales
+    columns: [{name: n, data_tests: [not_null: {config: {where: day between __first_day__ and __last_day__}}]}]
 """,
 }
 ENDLESS = {
@@ -51,7 +84,7 @@ def written(folder: Path, files: Mapping[str, str]) -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
-    shutil.copy(PROFILES, folder)
+    shutil.copy(RESOURCES / "profiles.yml", folder)
     return folder
 
 
@@ -65,6 +98,38 @@ def build(folder: Path, warehouse: Warehouse) -> dg.ExecuteInProcessResult:
         run_config=QUIET,
         raise_on_error=False,
     )
+
+
+def build_days(
+    folder: Path, warehouse: Warehouse, instance: dg.DagsterInstance, first: int, last: int
+) -> dg.ExecuteInProcessResult:
+    """A step of the project's daily models for these days of January 2020."""
+    project = checked(dbt_project(folder, warehouse))
+    days = dg.DailyPartitionsDefinition("2020-01-01", end_date="2020-02-01")
+    daily = daily_dbt_assets(project, by=days, select="tag:daily")
+    resources = {"dbt": Dbt(project, warehouse), "warehouse": warehouse}
+    return (
+        dg.Definitions([daily], resources=resources)
+        .resolve_implicit_global_asset_job_def()
+        .execute_in_process(
+            instance=instance,
+            tags=range_tags(f"2020-01-{first:02}", f"2020-01-{last:02}"),
+            run_config=QUIET,
+            raise_on_error=False,
+        )
+    )
+
+
+def sell(warehouse: Warehouse, **numbers: int | None) -> None:
+    """What was sold, `d3` on the third day of January 2020."""
+    days = [date(2020, 1, int(name[1:])) for name in numbers]
+    sold = pa.table({"day": pa.array(days, pa.date32()), "n": pa.array([*numbers.values()], pa.int64())})
+    warehouse.replace("raw.sales", sold)
+
+
+def by_day_of(warehouse: Warehouse, table: str, column: str = "n") -> dict[int, int | None]:
+    rows = warehouse.read(f"shop.{table}", ["day", column]).to_pylist()
+    return {row["day"].day: row[column] for row in rows}
 
 
 def put(warehouse: Warehouse, *, goods: list[int | None], customers: list[int | None]) -> None:
@@ -130,6 +195,45 @@ class DbtContract:
         assert "customers" not in error(failed)
         assert numbers(warehouse) == {"customers": [1]}
         assert made(failed) == {"customers"}
+
+    def test_a_daily_model_reads_days_that_are_published_and_those_of_its_step(
+        self, tmp_path: Path, warehouse: Warehouse
+    ) -> None:
+        folder = written(tmp_path, DAILY)
+        sell(warehouse, d1=1, d2=2, d3=3, d4=None, d5=5)
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert build_days(folder, warehouse, instance, 1, 2).success
+            failed = build_days(folder, warehouse, instance, 3, 5)
+
+            assert "1 of 3 days fail not_null_sales_n" in error(failed)
+            assert by_day_of(warehouse, "sales") == {1: 1, 2: 2, 3: 3, 5: 5}
+            assert by_day_of(warehouse, "of_two_days") == {1: 1, 2: 3, 3: 5, 5: 5}
+            for key in (["shop", "sales"], ["shop", "of_two_days"]):
+                days = instance.get_materialized_partitions(dg.AssetKey(key))
+                assert days == {f"2020-01-0{day}" for day in (1, 2, 3, 5)}
+
+    def test_a_new_column_of_a_daily_model_is_published_with_its_days(
+        self, tmp_path: Path, warehouse: Warehouse
+    ) -> None:
+        folder = written(tmp_path, DAILY)
+        sell(warehouse, d1=1, d2=2, d3=None)
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert build_days(folder, warehouse, instance, 1, 2).success
+            sales = folder / "models/sales.sql"
+            sales.write_text(sales.read_text().replace("n from", "n, 10 * n as m from"))
+            assert not build_days(folder, warehouse, instance, 3, 3).success
+            assert "m" not in warehouse.read("shop.sales").column_names
+            assert build_days(folder, warehouse, instance, 2, 2).success
+            assert by_day_of(warehouse, "sales", "m") == {1: None, 2: 20}
+
+    def test_a_day_without_rows_any_more_is_emptied(self, tmp_path: Path, warehouse: Warehouse) -> None:
+        folder = written(tmp_path, DAILY)
+        sell(warehouse, d1=1, d2=2)
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert build_days(folder, warehouse, instance, 1, 2).success
+            sell(warehouse, d1=1)
+            assert build_days(folder, warehouse, instance, 2, 2).success
+            assert by_day_of(warehouse, "sales") == by_day_of(warehouse, "of_two_days") == {1: 1}
 
     def test_a_commit_in_a_models_sql_is_an_error(self, tmp_path: Path, warehouse: Warehouse) -> None:
         put(warehouse, goods=[1, 2], customers=[1])

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from assets.flights import replay
-from resources.landing import file_name
+from resources.landing_files import file_name
 from resources.warehouse import Transaction
 from tests.example import DAILY_DBT, DAILY_RAW, REFERENCE, Platform
 from tests.faults.backfill import Stack, context, finish, platform_on, start

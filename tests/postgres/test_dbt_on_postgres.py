@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from resources.dbt import dbt_project
 from resources.warehouse import Warehouse
-from tests.dbt_contract import DbtContract, build, error, numbers, put
+from tests.dbt_contract import FILES, DbtContract, build, error, numbers, put, written
 from tests.dbt_contract import folder as folder
 
 
@@ -28,6 +28,14 @@ def errors_of_builds(folder: Path, warehouse: Warehouse, count: int) -> list[str
 
 class TestOnPostgreSQL(DbtContract):
     """The common tests."""
+
+    def test_the_error_of_a_connection_that_is_lost_names_the_model(self, tmp_path: Path, warehouse: Warehouse) -> None:
+        put(warehouse, goods=[1, 2], customers=[3])
+        losing = "select 1 as n where pg_terminate_backend(pg_backend_pid())"
+        failed = build(written(tmp_path, {**FILES, "models/goods.sql": losing}), warehouse)
+
+        assert "model goods (models/goods.sql)" in error(failed)
+        assert numbers(warehouse) == {}
 
     def test_builds_that_begin_at_once_come_one_after_the_other(self, folder: Path, warehouse: Warehouse) -> None:
         put(warehouse, goods=[1, 2], customers=[3])
