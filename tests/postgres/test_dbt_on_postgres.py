@@ -22,8 +22,19 @@ def warehouse(postgres_uri: str) -> Warehouse:
     return warehouse
 
 
-def errors_of_builds(folder: Path, warehouse: Warehouse, count: int) -> list[str]:
-    return [said for _ in range(count) if (said := error(build(folder, warehouse)))]
+def error_of_build(folder: Path, warehouse: Warehouse) -> str:
+    return error(build(folder, warehouse))
+
+
+def making_one_and_reading_the_other(folder: Path, made: str, read: str) -> Path:
+    """A dbt project that makes a table, takes its time, and reads one that another project makes."""
+    sources = f"sources: [{{name: raw, tables: [name: {made}]}}, {{name: shop, tables: [name: {read}]}}]"
+    slowly = "{{ config(post_hook='select pg_sleep(5)') }} select n from {{ source('raw', '%s') }}"
+    both = "select one.n from {{ ref('%s') }} as one join {{ source('shop', '%s') }} as other using (n)"
+    models = {f"models/{made}.sql": slowly % made, f"models/{made}_{read}.sql": both % (made, read)}
+    folder.mkdir()
+    kept = {name: FILES[name] for name in ("dbt_project.yml", "macros/schemas.sql")}
+    return written(folder, {**kept, **models, "models/models.yml": sources})
 
 
 class TestOnPostgreSQL(DbtContract):
@@ -37,10 +48,18 @@ class TestOnPostgreSQL(DbtContract):
         assert "model goods (models/goods.sql)" in error(failed)
         assert numbers(warehouse) == {}
 
-    def test_builds_that_begin_at_once_come_one_after_the_other(self, folder: Path, warehouse: Warehouse) -> None:
-        put(warehouse, goods=[1, 2], customers=[3])
-        dbt_project(folder, warehouse)
+    def test_of_builds_that_begin_at_once_none_waits_for_one_that_waits_for_it(
+        self, folder: Path, tmp_path: Path, warehouse: Warehouse
+    ) -> None:
+        put(warehouse, goods=[1, 2], customers=[2])
+        assert build(folder, warehouse).success
+        folders = [
+            making_one_and_reading_the_other(tmp_path / "goods", "goods", "customers"),
+            making_one_and_reading_the_other(tmp_path / "customers", "customers", "goods"),
+        ]
+        for each in folders:
+            dbt_project(each, warehouse)
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
-            builds = [processes.submit(errors_of_builds, folder, warehouse, 5) for _ in range(2)]
-            assert [done.result() for done in builds] == [[], []]
-        assert numbers(warehouse) == {"goods": [1, 2], "prices": [2, 4], "customers": [3]}
+            builds = [processes.submit(error_of_build, each, warehouse) for each in folders]
+            assert [done.result() for done in builds] == ["", ""]
+        assert warehouse.read("shop.goods_customers")["n"].to_pylist() == [2]
