@@ -11,6 +11,7 @@ are never readable, and nothing is recorded that is not.
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,17 +19,19 @@ import pyarrow as pa
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject, dbt_assets
 
 from resources.dbt import Dbt, DbtBuild, target_folder
-from resources.dbt_rules import check_project
+from resources.dbt_rules import check_project, check_transactions
 from resources.emptied import say_emptied
 from resources.frames import by_partition
 from resources.warehouse import Warehouse
+from tilth._dagster.step_events import upstream_first
 from tilth.versioning.content import data_version
-from tilth.versioning.inputs import REFERENCE, inputs_metadata, saying_of_inputs
+from tilth.versioning.inputs import REFERENCE, inputs_metadata, note_made, saying_of_inputs
 from tilth.versioning.partitions import set_data_versions
 
 # dbt builds, of some 2 seconds each: one bad day of a year is found in 18.
 MAX_ATTEMPTS = 24
 ROW_COUNT = "dagster/partition_row_count"
+_checked: set[Path] = set()
 
 
 def checked(project: DbtProject, *, partitioned: str = "daily", whole: str = "reference") -> DbtProject:
@@ -42,7 +45,9 @@ def checked(project: DbtProject, *, partitioned: str = "daily", whole: str = "re
         ValueError: see `resources.dbt_rules`.
     """
     manifest = json.loads(project.manifest_path.read_bytes())
+    check_transactions(manifest)
     check_project(manifest, partitioned=partitioned, whole=whole, strategy="replace_days")
+    _checked.add(project.project_dir)
     return project
 
 
@@ -112,6 +117,9 @@ def daily_dbt_assets(
         condition, freshness, reference: as in `WarehouseTranslator`.
     """
 
+    if project.project_dir not in _checked:  # or a build could leave nothing but its own days
+        checked(project)
+
     @dbt_assets(
         manifest=project.manifest_path,
         select=select,
@@ -132,14 +140,19 @@ def daily_dbt_assets(
                 return dbt.build(context, target, {"first_day": part[0], "last_day": part[-1]})
 
             def is_made(part: Sequence[str]) -> bool:
-                if build(part).error:
+                built = build(part)
+                if built.error and not built.failed_tests:
+                    raise built.error
+                if built.error:
                     return False
-                for key in context.selected_asset_keys:
+                for key in upstream_first(context):
                     inputs = inputs_metadata(context, key, part)
-                    for day, (version, metadata) in _rows_made(context, warehouse, key, part).items():
+                    made = _rows_made(context, warehouse, key, part)
+                    for day, (version, metadata) in made.items():
                         tags = {"dagster/data_version": version}
                         metadata = {**metadata, **inputs[day]}
                         context.log_event(dg.AssetMaterialization(key, partition=day, metadata=metadata, tags=tags))
+                    note_made(context, key, {day: version for day, (version, _) in made.items()})
                 return True
 
             whole = build(days)
@@ -182,6 +195,8 @@ def unpartitioned_dbt_assets(
     them; the others are made. Needs the resource `dbt` (`resources.dbt.Dbt`).
     """
 
+    check_transactions(json.loads(project.manifest_path.read_bytes()))
+
     @dbt_assets(
         manifest=project.manifest_path,
         select=select,
@@ -197,7 +212,9 @@ def unpartitioned_dbt_assets(
             # A check is told of once, by the last build that its model is in.
             events = {_subject(event): event for event in build.events}
             failed: set[str] = set()
-            while build.error and not failed.issuperset(build.failed_models):
+            for _ in range(MAX_ATTEMPTS):
+                if not build.error or failed.issuperset(build.failed_models):
+                    break
                 failed.update(build.failed_models)
                 build = dbt.build(context, target, without=sorted(failed))
                 events |= {_subject(event): event for event in build.events}

@@ -1,6 +1,6 @@
 """What a dbt project must keep to so that Dagster's partitions hold, and nothing in it is left out without a word."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 # What dbt puts into the warehouse.
@@ -19,16 +19,22 @@ def check_project(manifest: Mapping[str, Any], *, partitioned: str, whole: str, 
     Raises:
         ValueError: naming each model, seed or snapshot, its file, and the setting to change.
     """
+    stored = [node for node in manifest["nodes"].values() if node["resource_type"] in _STORED]
+    _refuse(fault for node in stored for fault in _faults(node, (partitioned, whole), strategy))
+
+
+def check_transactions(manifest: Mapping[str, Any]) -> None:
+    """Refuse a project with settings that cannot be kept where a build is one transaction.
+
+    Raises:
+        ValueError: as `check_project`.
+    """
     nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in (*_STORED, "test")]
-    faults = [
-        fault
-        for node in nodes
-        for fault in (
-            *_outside_of_the_transaction(node),
-            *(_faults(node, (partitioned, whole), strategy) if node["resource_type"] in _STORED else ()),
-        )
-    ]
-    if faults:
+    _refuse(fault for node in nodes for fault in _outside_of_the_transaction(node))
+
+
+def _refuse(found: Iterable[str]) -> None:
+    if faults := list(found):
         raise ValueError("The dbt project cannot be made into assets.\n" + "\n".join(faults))
 
 

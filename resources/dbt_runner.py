@@ -47,7 +47,8 @@ def run(
 
     Returns:
         Dagster's events of it, in their order; the messages of dbt's errors, none where it succeeded; the names of the
-        tests that failed; those of the models that failed or a test of which did.
+        tests of rows that failed; those of the models that failed, a test of which did, or which a test compares with
+        one of these.
 
     Raises:
         DagsterExecutionInterruptedError: the step was told to end. dbt has cancelled its queries.
@@ -89,8 +90,15 @@ def run(
     return (
         [event for message in messages for event in step.events(message, target_path)],
         errors,
-        [node.name for node in failed if node.resource_type == "test"],
-        sorted({name for node in failed for name in _models_of(node, manifest)}),
+        # Rows of other days may pass a test of rows, but no test of the SQL.
+        []
+        if any(node.resource_type == "unit_test" for node in failed)
+        else [node.name for node in failed if node.resource_type == "test"],
+        sorted(
+            manifest.nodes[one].name
+            for one in _held_back({one for node in failed for one in _about(node)}, manifest)
+            if one in manifest.nodes
+        ),
     )
 
 
@@ -105,12 +113,40 @@ def _failed(result: Any, failed_in: str) -> list[Any]:
     return failed
 
 
-def _models_of(node: Any, manifest: Manifest) -> list[str]:
-    """The name of a model, seed or snapshot; of a test, those of what it is about."""
-    if node.resource_type != "test":
-        return [node.name]
-    about = [node.attached_node] if getattr(node, "attached_node", None) else node.depends_on.nodes
-    return [manifest.nodes[one].name for one in about if one in manifest.nodes]
+def _about(node: Any) -> list[str]:
+    """The id of a model, seed or snapshot; of a test, those of what it is about."""
+    if node.resource_type not in ("test", "unit_test"):
+        return [node.unique_id]
+    attached = getattr(node, "attached_node", None) or getattr(node, "tested_node_unique_id", None)
+    return [attached] if attached else node.depends_on.nodes
+
+
+def _held_back(failed: set[str], manifest: Manifest) -> set[str]:
+    """What failed, and what only passes tests beside it: left out, it would take those tests with it."""
+    nodes: list[Any] = list(manifest.nodes.values())
+    tests = [node for node in nodes if node.resource_type == "test"]
+    held, before = set(failed), set()
+    while held != before:
+        before = set(held)
+        below = _below(held, nodes)
+        for test in tests:
+            if not below.isdisjoint(test.depends_on.nodes):
+                held.update(one for one in _about(test) if one not in below and one in manifest.nodes)
+    return held
+
+
+def _below(made: set[str], nodes: Sequence[Any]) -> set[str]:
+    """What is made of these, however indirectly."""
+    below, grows = set(made), True
+    while grows:
+        new = {
+            node.unique_id
+            for node in nodes
+            if node.resource_type != "test" and not below.isdisjoint(node.depends_on.nodes)
+        }
+        grows = not new <= below
+        below |= new
+    return below
 
 
 def preload(project: DbtProject, database: str) -> None:

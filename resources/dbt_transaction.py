@@ -45,20 +45,29 @@ class Transaction:
         """Publish what was built.
 
         Raises:
-            RuntimeError: a statement failed and dbt went on, or the SQL of a model or hook has a COMMIT in it.
+            RuntimeError: a statement failed and dbt went on.
+            DbtRuntimeError: the SQL of a model or hook has a COMMIT in it.
         """
         if self.failed_in:
             raise RuntimeError(f"A statement of {self.failed_in} failed and dbt went on; nothing of its build is kept.")
         if self._handle is None:
             return
-        if self._current() != self._id:
-            raise RuntimeError(
-                "The SQL of a model, macro or hook commits, so that rows can be read before they are tested. Take its "
-                "COMMIT out."
-            )
+        self.check()
         self._handle.cursor().execute("COMMIT")
         self._handle.close()
         self._handle = None
+
+    def check(self) -> None:
+        """Whether it is still the one that began.
+
+        Raises:
+            DbtRuntimeError: the SQL of a model or hook has ended it.
+        """
+        if self._current() != self._id:
+            raise DbtRuntimeError(
+                "The SQL of a model, macro or hook commits, so that rows can be read before they are tested. Take its "
+                "COMMIT out, and make what it built again."
+            )
 
     def close(self) -> None:
         """Roll back what was not committed."""
@@ -101,6 +110,7 @@ class _Cursor:
             return self
         if self._transaction.failed_in:
             raise DbtRuntimeError(f"Not run, for {self._transaction.failed_in} failed.")
+        self._transaction.check()
         try:
             return self._cursor.execute(sql, bindings)
         except BaseException:

@@ -17,7 +17,9 @@ from resources.dbt import Dbt, dbt_project
 from resources.dbt_assets import checked, daily_dbt_assets, unpartitioned_dbt_assets
 from resources.warehouse import Warehouse
 from tests.conftest import QUIET
+from tilth._dagster.event_log import present_versions
 from tilth.automation.ranges import range_tags
+from tilth.versioning.inputs import INPUTS
 
 RESOURCES = Path(__file__).parents[1] / "resources"
 FILES = {
@@ -211,6 +213,12 @@ class DbtContract:
             for key in (["shop", "sales"], ["shop", "of_two_days"]):
                 days = instance.get_materialized_partitions(dg.AssetKey(key))
                 assert days == {f"2020-01-0{day}" for day in (1, 2, 3, 5)}
+            versions = present_versions(instance, dg.AssetKey(["shop", "sales"]))
+            for record in instance.fetch_materializations(dg.AssetKey(["shop", "of_two_days"]), limit=10).records:
+                (inputs,) = (
+                    value.value for name, value in record.asset_materialization.metadata.items() if name == INPUTS
+                )
+                assert inputs["shop/sales"] == {record.partition_key: versions[record.partition_key]}
 
     def test_a_new_column_of_a_daily_model_is_published_with_its_days(
         self, tmp_path: Path, warehouse: Warehouse
@@ -234,6 +242,56 @@ class DbtContract:
             sell(warehouse, d1=1)
             assert build_days(folder, warehouse, instance, 2, 2).success
             assert by_day_of(warehouse, "sales") == by_day_of(warehouse, "of_two_days") == {1: 1}
+
+    def test_a_model_that_fails_a_unit_test_is_not_published(self, tmp_path: Path, warehouse: Warehouse) -> None:
+        put(warehouse, goods=[1, 2], customers=[1])
+        tested = """
+unit_tests:
+  - name: goods_are_doubled
+    model: goods
+    given: [{input: "source('raw', 'goods')", rows: [{n: 1}]}]
+    expect: {rows: [{n: 2}]}
+"""
+        failed = build(written(tmp_path, {**FILES, "models/unit.yml": tested}), warehouse)
+
+        assert "goods_are_doubled" in error(failed)
+        assert numbers(warehouse) == {"customers": [1]}
+        assert made(failed) == {"customers"}
+
+    def test_a_model_that_a_test_compares_with_one_that_fails_stays_as_it_was(
+        self, tmp_path: Path, warehouse: Warehouse
+    ) -> None:
+        compared = FILES["models/models.yml"].replace(
+            "columns: [{name: n, data_tests: [not_null]}]",
+            "columns: [{name: n, data_tests: [relationships: {arguments: {to: ref('goods'), field: n}}]}]",
+        )
+        folder = written(tmp_path, {**FILES, "models/models.yml": compared})
+        put(warehouse, goods=[1, 2], customers=[1])
+        assert build(folder, warehouse).success
+        put(warehouse, goods=[9, 9], customers=[9])
+        failed = build(folder, warehouse)
+
+        assert "Failure in test unique_goods_n" in error(failed)
+        assert numbers(warehouse) == {"goods": [1, 2], "prices": [2, 4], "customers": [1]}
+        assert made(failed) == set()
+
+    def test_a_commit_that_publishes_rows_before_a_test_fails_them_is_said(
+        self, tmp_path: Path, warehouse: Warehouse
+    ) -> None:
+        put(warehouse, goods=[1, None], customers=[1])
+        committing = "{{ config(post_hook='analyze {{ this }}; commit') }} select n from {{ source('raw', 'goods') }}"
+        failed = build(written(tmp_path, {**FILES, "models/goods.sql": committing}), warehouse)
+
+        assert "The SQL of a model, macro or hook commits" in error(failed)
+
+    def test_a_daily_table_that_would_lose_its_other_days_is_refused_though_nobody_checked_the_project(
+        self, tmp_path: Path, warehouse: Warehouse
+    ) -> None:
+        losing = DAILY["dbt_project.yml"].replace("+materialized: incremental", "+materialized: table")
+        project = dbt_project(written(tmp_path, {**DAILY, "dbt_project.yml": losing}), warehouse)
+        days = dg.DailyPartitionsDefinition("2020-01-01", end_date="2020-02-01")
+        with pytest.raises(ValueError, match="each build would leave nothing but its own"):
+            daily_dbt_assets(project, by=days, select="tag:daily")
 
     def test_a_commit_in_a_models_sql_is_an_error(self, tmp_path: Path, warehouse: Warehouse) -> None:
         put(warehouse, goods=[1, 2], customers=[1])

@@ -81,6 +81,11 @@ def step_of(context: dg.AssetExecutionContext | dg.OutputContext) -> Step:
     return Step(context.step_context if isinstance(context, dg.OutputContext) else context.get_step_execution_context())
 
 
+def upstream_first(context: dg.AssetExecutionContext) -> list[dg.AssetKey]:
+    """The assets that the step makes, each after those that it is made from."""
+    return [key for key in step_of(context).graph.keys if key in context.selected_asset_keys]
+
+
 def planned_materializations(context: dg.AssetExecutionContext) -> dict[str, dg.AssetMaterialization]:
     """By partition of the step's one asset, what Dagster would record of it now: its tags, and the metadata that is
     the same for all, but no content.

@@ -105,6 +105,11 @@ def inputs_metadata(
     return {partition: {INPUTS: dg.MetadataValue.json(found)} for partition, found in inputs.items()}
 
 
+def note_made(context: dg.AssetExecutionContext, key: dg.AssetKey, versions: Mapping[str, str]) -> None:
+    """Say the versions of partitions that the step logged by itself, for those that are made from them."""
+    _made_by(step_of(context)).setdefault(key, {}).update(versions)
+
+
 # By run and step, the versions of what it has made so far.
 _own: dict[tuple[str, str], dict[dg.AssetKey, dict[str, str]]] = {}
 
