@@ -45,7 +45,6 @@ def checked(project: DbtProject, *, partitioned: str = "daily", whole: str = "re
         ValueError: see `resources.dbt_rules`.
     """
     manifest = json.loads(project.manifest_path.read_bytes())
-    check_transactions(manifest)
     check_project(manifest, partitioned=partitioned, whole=whole, strategy="replace_days")
     _checked.add(project.project_dir)
     return project

@@ -1,6 +1,6 @@
 """What a dbt project must keep to so that Dagster's partitions hold, and nothing in it is left out without a word."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # What dbt puts into the warehouse.
@@ -20,7 +20,8 @@ def check_project(manifest: Mapping[str, Any], *, partitioned: str, whole: str, 
         ValueError: naming each model, seed or snapshot, its file, and the setting to change.
     """
     stored = [node for node in manifest["nodes"].values() if node["resource_type"] in _STORED]
-    _refuse(fault for node in stored for fault in _faults(node, (partitioned, whole), strategy))
+    faults = [fault for node in stored for fault in _faults(node, (partitioned, whole), strategy)]
+    _refuse([*_outside_of_transactions(manifest), *faults])
 
 
 def check_transactions(manifest: Mapping[str, Any]) -> None:
@@ -29,12 +30,17 @@ def check_transactions(manifest: Mapping[str, Any]) -> None:
     Raises:
         ValueError: as `check_project`.
     """
-    nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in (*_STORED, "test")]
-    _refuse(fault for node in nodes for fault in _outside_of_the_transaction(node))
+    _refuse([*_outside_of_transactions(manifest)])
 
 
-def _refuse(found: Iterable[str]) -> None:
-    if faults := list(found):
+def _outside_of_transactions(manifest: Mapping[str, Any]) -> Iterator[str]:
+    for node in manifest["nodes"].values():
+        if node["resource_type"] in (*_STORED, "test"):
+            yield from _outside_of_the_transaction(node)
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
         raise ValueError("The dbt project cannot be made into assets.\n" + "\n".join(faults))
 
 
