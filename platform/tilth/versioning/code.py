@@ -8,7 +8,10 @@ import hashlib
 import importlib.util
 import inspect
 import re
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +45,7 @@ def code_version(function: Callable[..., Any]) -> str:
 
     Comments, docstrings and layout do not count. The project is the top-level package of the function's module; what
     comes from libraries is the lock's business. A function that another one makes differs from its siblings by what it
-    was made with.
+    was made with. In a notebook, whose module is no file, the function's own source counts, where it can be had.
     """
     made_with = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
     found, left = [f"{function.__module__}.{function.__qualname__}"], [function.__module__]
@@ -52,6 +55,9 @@ def code_version(function: Callable[..., Any]) -> str:
             left.append(value.__module__)
         elif isinstance(value, bool | int | float | str | tuple | list | dict | None):
             found.append(f"{name}={value!r}")
+    if not _module(function.__module__)[0]:
+        with suppress(OSError, SyntaxError):  # typed into a prompt; with a text whose lines begin further left
+            found.append(_without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     return _hash(found, left)
 
 
@@ -85,18 +91,32 @@ def _project(module: str) -> str:
 @cache
 def _module(name: str) -> tuple[str, list[str]]:
     """What a module says, and what it imports; nothing of a name that is no module in a file."""
-    # Not by `inspect`: a module that is imported inside of a function may not have been yet.
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
+    path, package = _file(name)
+    if path is None:
         return "", []
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    imported = [*_imports(tree, spec.parent or "")]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = [*_imports(tree, package)]
+    return _without_docstrings(tree), imported
+
+
+def _file(module: str) -> tuple[Path | None, str]:
+    """Where a module is written, and the package that it is in."""
+    try:
+        # Not by `inspect`: a module that is imported inside of a function may not have been yet.
+        spec = importlib.util.find_spec(module)
+    except ValueError:  # one that nobody imported: what `python file.py` runs, or a notebook
+        path = Path(getattr(sys.modules[module], "__file__", None) or "")
+        return (path, "") if path.is_file() else (None, "")
+    return (Path(spec.origin), spec.parent or "") if spec and spec.origin else (None, "")
+
+
+def _without_docstrings(tree: ast.AST) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and (
             ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:]
-    return ast.dump(tree), imported
+    return ast.dump(tree)
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:

@@ -189,6 +189,42 @@ def test_the_version_is_the_same_in_another_process(project: Path) -> None:
     assert other.stdout.strip() == version()
 
 
+SCRIPT = """
+import dagster as dg
+from tilth.versioning.code import with_code_versions
+
+@dg.asset
+def counted() -> int:
+    return 1
+
+print(with_code_versions([counted])[0].code_versions_by_key[counted.key])
+"""
+# As a notebook runs a cell.
+CELL = "import linecache, sys; text = sys.argv[1]; "
+CELL += "linecache.cache['<cell>'] = len(text), None, text.splitlines(True), '<cell>'; "
+CELL += "exec(compile(text, '<cell>', 'exec'))"
+
+
+@pytest.mark.parametrize("run_as", ["a script", "a notebook"])
+def test_what_no_module_holds_has_a_version_by_its_own_code(tmp_path: Path, run_as: str) -> None:
+    def printed(text: str) -> str:
+        (tmp_path / "script.py").write_text(text)
+        arguments = [str(tmp_path / "script.py")] if run_as == "a script" else ["-c", CELL, text]
+        ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    first = printed(SCRIPT)
+    assert printed(SCRIPT.replace("    return 1", "    # One.\n    return 1")) == first
+    assert printed(SCRIPT.replace("return 1", "return 2")) != first
+
+
+def test_what_is_typed_into_a_prompt_has_a_version_too() -> None:
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.strip()) == 16
+
+
 def test_assets_of_one_factory_differ_by_what_they_were_made_with(project: Path) -> None:
     found = {name: version(f"shop.made.{name}") for name in ("first", "same", "second", "grossly", "larger")}
     assert found["same"] == found["first"]
