@@ -7,9 +7,14 @@ for each version of the code (tilth/execution/run_template.py).
 """
 
 import argparse
+import fcntl
 import importlib
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -54,16 +59,32 @@ def apply_pool_limits(definitions: dg.Definitions, instance: dg.DagsterInstance,
     used = graph_of(definitions).pools
     if unknown := sorted(declared.keys() - used):
         raise ValueError(f"No asset is in the pool {unknown[0]!r}; they are in {', '.join(sorted(used)) or 'none'}.")
-    by_location: dict[str, dict[str, int]] = json.loads(kept_values(instance, [_KEPT]).get(_KEPT, "{}"))
-    before = by_location.get(location, {})
-    by_location[location] = declared
-    keep_value(instance, _KEPT, json.dumps(by_location))
-    limits = {}
-    for pool in sorted(before.keys() | declared):
-        if of_all := [theirs[pool] for theirs in by_location.values() if pool in theirs]:
-            limits[pool] = min(of_all)
-            set_pool_limit(instance, pool, limits[pool])
+    with _lock():
+        by_location = _limits_by_location(instance)
+        before = by_location.get(location, {})
+        by_location[location] = declared
+        keep_value(instance, _KEPT, json.dumps(by_location))
+        limits = {}
+        for pool in sorted(before.keys() | declared):
+            if of_all := [theirs[pool] for theirs in by_location.values() if pool in theirs]:
+                limits[pool] = min(of_all)
+                set_pool_limit(instance, pool, limits[pool])
     return limits
+
+
+def _limits_by_location(instance: dg.DagsterInstance) -> dict[str, dict[str, int]]:
+    return json.loads(kept_values(instance, [_KEPT]).get(_KEPT, "{}"))
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One process of this machine at a time: under `make dev`, the locations declare theirs at once."""
+    home = os.environ.get("DAGSTER_HOME", "")
+    with ExitStack() as held:
+        if os.access(home, os.W_OK):  # not on Kubernetes, where the hooks run one after another
+            lock = held.enter_context(Path(home, "pools.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)  # it goes with its process
+        yield
 
 
 def main() -> None:
@@ -77,8 +98,13 @@ def main() -> None:
             limits = apply_pool_limits(definitions, instance, module)
         except ValueError as error:
             sys.exit(f"{error}")
+        by_location = _limits_by_location(instance)
     for pool, limit in limits.items():
-        print(f"pool {pool}: {limit} step{'s' if limit > 1 else ''} at once")
+        said = f"pool {pool}: {limit} step{'s' if limit > 1 else ''} at once"
+        if by_location[module].get(pool) != limit:
+            holders = sorted(location for location, theirs in by_location.items() if theirs.get(pool) == limit)
+            said += f", the limit of {', '.join(holders)}"
+        print(said)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
@@ -39,6 +40,38 @@ def test_the_command_sets_the_limits_that_the_definitions_declare(
     pools.main()
     assert capsys.readouterr().out == "pool printer: 1 step at once\n"
     assert limit_of(instance, "printer") == 1
+
+
+def test_the_command_says_which_other_location_has_the_smaller_limit(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = dg.Definitions([page], metadata=pool_limits(printer=2))
+    apply_pool_limits(others, instance, HERE)
+    monkeypatch.setattr(sys.modules[__name__], "defs", dg.Definitions([page], metadata=pool_limits(printer=3)))
+    monkeypatch.setattr(sys, "argv", ["tilth.execution.pools", __name__])
+    pools.main()
+    assert capsys.readouterr().out == f"pool printer: 2 steps at once, the limit of {HERE}\n"
+
+
+def test_of_locations_that_declare_their_limits_at_once_none_is_lost(instance: dg.DagsterInstance) -> None:
+    limits = range(1, 9)
+
+    def declare(limit: int) -> None:
+        apply_pool_limits(dg.Definitions([page], metadata=pool_limits(printer=limit)), instance, f"assets.of_{limit}")
+
+    with ThreadPoolExecutor(len(limits)) as at_once:
+        list(at_once.map(declare, limits))
+    for limit in limits[:-1]:
+        assert limit_of(instance, "printer") == limit
+        apply_pool_limits(dg.Definitions([page]), instance, f"assets.of_{limit}")
+    assert limit_of(instance, "printer") == limits[-1]
+
+
+def test_where_nothing_can_be_written_beside_the_configuration_the_limits_are_set_all_the_same(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
+    assert apply_pool_limits(defs, instance, HERE) == {"printer": 1}
 
 
 def test_a_changed_limit_is_changed_in_the_instance(instance: dg.DagsterInstance) -> None:
