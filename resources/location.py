@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -30,9 +30,8 @@ from tilth.observability.freshness import partition_lag_checks
 from tilth.settings import Deployment
 from tilth.versioning.code import with_code_versions
 
-# Dagster refuses an automation sensor over more.
-_MOST_PER_SENSOR = 500
 _WAREHOUSE, _MAINTENANCE = "warehouse_io", "lake_maintenance"
+_Store = TypeVar("_Store", Warehouse, LandingZone)
 
 
 def code_location(
@@ -57,8 +56,8 @@ def code_location(
     To `defs` in the module that workspace.yaml names: `defs = code_location(__name__, assets=[orders, revenue])`.
 
     - Every asset that has an automation condition is evaluated by a running sensor, and the reconciler finds requests
-      for it that were lost.
-    - Those of them from which nothing further is made by a condition are watched for lag (`partition_lag`).
+      for it that were lost. Checks that have one are evaluated too.
+    - Those of the assets from which nothing further is made by a condition are watched for lag (`partition_lag`).
     - Frames are stored in the lake; with `io_manager_key="warehouse_io"` in the warehouse, and models with "model_io".
     - Tables that land have their raw assets, a sensor that asks for what arrived, with all that can be made of it in
       the same run, and a check of the files' names.
@@ -72,6 +71,7 @@ def code_location(
         namespace: of a domain beside others on the same stores: its files land in a folder of this name in the landing
             zone. Its asset keys keep apart from the others' by `key_prefix`, its landed tables by `warehouse_schema`.
         assets: `dg.AssetsDefinition`, `dg.AssetSpec`, or lists of them, as `dg.load_assets_from_package_module` makes.
+        resources: a "landing" or "warehouse" among them is a `LandingZone` or a `Warehouse`; so it is used by all.
         landing: the tables whose files feeds leave in the landing zone.
         dbt: the folder of the dbt project, whose assets are given as others are; for the resource `dbt`.
         executor: of steps, where it is not the deployment's.
@@ -82,24 +82,29 @@ def code_location(
         settings: of the deployment, where they are not those of the environment.
 
     Raises:
+        TypeError: a "landing" or "warehouse" of another type.
         ValueError: two assets with one table in the warehouse; a pool of no asset.
     """
     settings = settings or Deployment()
-    lake, warehouse, zone = Lake.of(settings), Warehouse(settings.warehouse_uri), LandingZone.of(settings, namespace)
+    stores = resources or {}
+    lake = Lake.of(settings)
+    warehouse = _given(stores, "warehouse", Warehouse(settings.warehouse_uri))
+    zone = _given(stores, "landing", LandingZone.of(settings, namespace))
     tables, own = list(landing), list(_flat(assets))
     there = {key for asset in own for key in asset.keys}
     own = [*(landed(table) for table in tables if table.key not in there), *own]
     refuse_shared_tables(own, warehouse, _WAREHOUSE)
     conditioned = [spec.key for asset in own for spec in asset.specs if spec.automation_condition]
 
-    made = _Made(list(checks), list(sensors))
-    made.sensors += _automation(own, conditioned, tables, made.sensors)
+    checks, sensors = list(checks), list(sensors)
+    made = _Made([*checks], [*sensors])
     if tables:
         made.add(landing_sensor(tables, dg.AssetSelection.assets(*conditioned)))
         made.add_checks(*landed_names(tables, zone))
     if conditioned:
         arrivals = waiting(tables, zone) if tables else None
         made.add_checks(*partition_lag_checks(_last_of(own, conditioned), waiting=arrivals))
+    made.sensors += _automation([*own, *checks], conditioned, made.checks[len(checks) :], sensors)
     log = AlertLog(lake, namespace or _domain(module))
     made.add(alert_sensor(log, settings.alerts_uri))
     jobs = list(jobs)
@@ -123,10 +128,21 @@ def code_location(
         jobs=jobs,
         schedules=list(schedules),
         sensors=made.sensors,
-        resources={**brought, **(resources or {})},
+        resources={**brought, **stores},
         executor=executor or executor_of(settings, module, *_used_late(tables, warehouse, dbt), in_template=preload),
         metadata=pool_limits(**{**limits, **(pools or {})}),
     )
+
+
+def _given(resources: Mapping[str, Any], name: str, own: _Store) -> _Store:
+    """The store of that name among the resources, or else the deployment's."""
+    store = resources.get(name, own)
+    if not isinstance(store, type(own)):
+        raise TypeError(
+            f"The resource {name!r} is a {type(store).__name__}; give a {type(own).__name__}, which checks and sensors "
+            "read too, or another name to it."
+        )
+    return store
 
 
 @dataclass
@@ -179,37 +195,44 @@ def _domain(module: str) -> str:
 def _automation(
     assets: Sequence[dg.AssetsDefinition],
     conditioned: Sequence[dg.AssetKey],
-    tables: Sequence[LandedTable],
+    brought: Sequence[dg.AssetChecksDefinition],
     given: Sequence[dg.SensorDefinition],
 ) -> list[dg.SensorDefinition]:
-    """Sensors for the conditions that none of the given ones evaluates, and reconcilers beside them."""
-    theirs: set[dg.AssetKey] = set()
+    """A sensor for the conditions that none of the given ones evaluates, and a reconciler beside it.
+
+    Args:
+        assets: with the checks that are given.
+        brought: checks that request nothing, for which alone no sensor is made.
+    """
+    graph = graph_of([*assets, *brought])
+    evaluated: set[dg.AssetKey | dg.AssetCheckKey] = set()
     reconciled: set[dg.AssetKey] = set()
     for sensor in given:
         selection = sensor.asset_selection
         if selection is None:
             continue
         if isinstance(sensor, dg.AutomationConditionSensorDefinition):
-            theirs |= selection.resolve(assets)
+            evaluated |= graph.resolve(selection) | graph.resolve_checks(selection)
         elif sensor.tags.get(RECONCILER):
-            reconciled |= selection.resolve(assets)
+            reconciled |= graph.resolve(selection)
     names = {sensor.name for sensor in given}
 
     def named(name: str) -> str:
         return f"{name}_of_the_others" if name in names else name
 
-    left = [key for key in conditioned if key not in theirs]
-    # These checks ask for nothing, but Dagster would make a sensor for conditions that none evaluates.
-    raw_checks = dg.AssetSelection.checks_for_assets(*(table.key for table in tables))
-    parts = [left[start : start + _MOST_PER_SENSOR] for start in range(0, len(left), _MOST_PER_SENSOR)]
-    found: list[dg.SensorDefinition] = [
-        automation_sensor(
-            named("automation" if len(parts) == 1 else f"automation_{number}"),
-            dg.AssetSelection.assets(*part) | raw_checks if number == 1 else dg.AssetSelection.assets(*part),
-            "Evaluates the conditions of the assets, and asks for what they say.",
+    left = [key for key in conditioned if key not in evaluated]
+    # Dagster would put a check that none evaluates into a sensor of its own, which starts stopped.
+    checks = sorted(key for key in graph.checks - evaluated if graph.condition(key))
+    asking_nothing = {key for check in brought for key in check.check_keys}
+    found: list[dg.SensorDefinition] = []
+    if left or {*checks} - asking_nothing:
+        found.append(
+            automation_sensor(
+                named("automation"),
+                dg.AssetSelection.assets(*left).without_checks() | dg.AssetSelection.checks(*checks),
+                "Evaluates the conditions of the assets, and asks for what they say.",
+            )
         )
-        for number, part in enumerate(parts, 1)
-    ]
     if left := [key for key in conditioned if key not in reconciled]:
         found.append(reconciler(named("reconciler"), dg.AssetSelection.assets(*left)))
     return found
@@ -217,5 +240,6 @@ def _automation(
 
 def _last_of(assets: Sequence[dg.AssetsDefinition], conditioned: Sequence[dg.AssetKey]) -> list[dg.AssetKey]:
     """Those from which no other of them is made."""
-    read = {dep.asset_key for asset in assets for spec in asset.specs for dep in spec.deps if spec.key in conditioned}
+    specs = [spec for asset in assets for spec in asset.specs if spec.key in conditioned]
+    read = {dep.asset_key for spec in specs for dep in spec.deps if dep.asset_key != spec.key}
     return [key for key in conditioned if key not in read]

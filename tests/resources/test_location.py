@@ -7,11 +7,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import SecretStr
 
 from resources import code_location
 from resources.ingestion.assets import landed
 from resources.ingestion.tables import LandedTable
 from resources.landing import LandingZone
+from resources.warehouse import Warehouse
 from tests.meters import DAYS, METERS, READINGS, TABLES, send
 from tilth import on_new_data
 from tilth.automation.reconciler import reconciler
@@ -81,16 +83,89 @@ def test_what_a_given_sensor_evaluates_is_left_to_it_and_the_rest_is_not_forgott
     assert watched(made, dg.SensorDefinition, "reconciler") == ["sales", "visits"]
 
 
-def test_more_assets_than_one_sensor_takes_have_several() -> None:
-    many = [asset(f"asset_{number}") for number in range(501)]
-    made = code_location(MODULE, assets=many)
-    assert len(watched(made, dg.AutomationConditionSensorDefinition)) == len(many)
+def test_one_sensor_evaluates_more_assets_than_dagsters_own_would() -> None:
+    made = code_location(MODULE, assets=[asset(f"asset_{number}") for number in range(501)]).get_repository_def()
+    (sensor,) = [of for of in made.sensor_defs if isinstance(of, dg.AutomationConditionSensorDefinition)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        evaluated = sensor.evaluate_tick(dg.build_sensor_context(instance, repository_def=made))
+    assert len(evaluated.automation_condition_evaluations) == 501 * 2  # each with its partition_lag
+
+
+WHEN_MADE = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated())
+
+
+def check_of(name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=name, name="whole", automation_condition=WHEN_MADE)
+    def whole() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    return whole
+
+
+def made_and_checked() -> dg.MaterializeResult:
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+
+def sensors_of_checks(definitions: dg.Definitions) -> dict[str, set[str]]:
+    """By automation sensor, the checks that it evaluates."""
+    repository = definitions.get_repository_def()
+    return {
+        sensor.name: {key.to_user_string() for key in sensor.asset_selection.resolve_checks(repository.asset_graph)}
+        for sensor in repository.sensor_defs
+        if isinstance(sensor, dg.AutomationConditionSensorDefinition)
+    }
+
+
+def test_a_check_with_a_condition_is_evaluated_whether_or_not_its_asset_has_one() -> None:
+    spec = dg.AssetCheckSpec("spotless", asset="counted", automation_condition=WHEN_MADE)
+    plain, counted = asset("plain", condition=False), dg.asset(name="counted", check_specs=[spec])(made_and_checked)
+    made = code_location(MODULE, assets=[plain, counted], checks=[check_of("plain")])
+    assert sensors_of_checks(made) == {"automation": {"plain:whole", "counted:spotless"}}
+
+    made = code_location(MODULE, assets=[plain, asset("sales")], checks=[check_of("plain")])
+    assert watched(made, dg.AutomationConditionSensorDefinition) == ["sales"]
+    assert sensors_of_checks(made) == {"automation": {"plain:whole", "sales:partition_lag"}}
+
+    repository = made.get_repository_def()
+    sensor = repository.get_sensor_def("automation")
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = sensor.evaluate_tick(dg.build_sensor_context(instance, repository_def=repository))
+        instance.report_runless_asset_event(dg.AssetMaterialization("plain"))
+        context = dg.build_sensor_context(instance, repository_def=repository, cursor=first.cursor)
+        requests = sensor.evaluate_tick(context).run_requests or []
+    requested = [key for request in requests for key in request.asset_check_keys or []]
+    assert [key.to_user_string() for key in requested] == ["plain:whole"]
+
+
+def test_a_check_that_a_given_sensor_evaluates_is_left_to_it_and_brought_checks_alone_make_no_sensor() -> None:
+    sales = automation_sensor("given", dg.AssetSelection.assets("sales"), "")
+    alone = code_location(
+        MODULE, assets=[asset("sales")], checks=[check_of("sales")], sensors=[sales], landing=[METERS]
+    )
+    assert "automation" not in sensors_of_checks(alone)
+    both = [check_of("sales"), check_of("plain")]
+    assets = [asset("sales"), asset("plain", condition=False)]
+    made = code_location(MODULE, assets=assets, checks=both, sensors=[sales], landing=[METERS])
+    assert sensors_of_checks(made) == {
+        "given": {"sales:whole", "sales:partition_lag"},
+        "automation": {"plain:whole", "raw/meters:landed_names"},
+    }
 
 
 def test_lag_is_watched_where_nothing_further_is_made() -> None:
     made = code_location(MODULE, assets=[*ASSETS, asset("revenue", "sales")])
     checked = {key.asset_key.to_user_string() for key in made.get_repository_def().asset_graph.asset_check_keys}
     assert checked == {"visits", "revenue"}
+
+
+def test_lag_is_watched_of_what_is_made_of_its_own_earlier_partitions() -> None:
+    yesterday = dg.AssetDep("total", partition_mapping=dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1))
+
+    @dg.asset(deps=[yesterday], partitions_def=DAYS, automation_condition=on_new_data())
+    def total() -> None: ...
+
+    made = code_location(MODULE, assets=[total]).get_repository_def()
+    assert {key.to_user_string() for key in made.asset_graph.asset_check_keys} == {"total:partition_lag"}
 
 
 def test_a_resource_a_job_a_sensor_and_the_executor_that_are_given_replace_the_brought_ones() -> None:
@@ -119,6 +194,29 @@ def test_a_resource_a_job_a_sensor_and_the_executor_that_are_given_replace_the_b
     repository = made.get_repository_def()
     assert repository.get_job("lake_maintenance").has_node("own_maintenance")
     assert repository.get_sensor_def("alerts").job_name == "lake_maintenance"
+
+
+def test_a_landing_zone_and_a_warehouse_that_are_given_are_read_by_all_that_is_brought(tmp_path: Path) -> None:
+    zone = LandingZone(uri=str(tmp_path / "elsewhere"))
+    warehouse = Warehouse(SecretStr("postgresql://there/warehouse"))
+    table, slow = METERS, asset("slow", pool="warehouse")
+    given = {"landing": zone, "warehouse": warehouse}
+    made = code_location(MODULE, assets=[slow], landing=[table], resources=given)
+    assert (made.metadata["pools"]).value == {"warehouse": 4}
+
+    (tmp_path / "elsewhere" / table.name).mkdir(parents=True)
+    (tmp_path / "elsewhere" / table.name / "misnamed.txt").touch()
+    repository = made.get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance, repository_def=repository)
+        (names,) = repository.get_sensor_def("landed_names").evaluate_tick(context).asset_events
+    assert isinstance(names, dg.AssetCheckEvaluation)
+    assert names.metadata["unread_files"].value == 1
+
+
+def test_a_store_that_is_given_and_is_none_is_an_error() -> None:
+    with pytest.raises(TypeError, match="The resource 'warehouse' is a str; give a Warehouse"):
+        code_location(MODULE, assets=ASSETS, resources={"warehouse": "postgresql://there/warehouse"})
 
 
 def test_the_warehouse_takes_one_step_at_once_where_something_is_in_its_pool() -> None:

@@ -59,6 +59,10 @@ class AssetGraph:
         """
         return selection.resolve(self.dagsters, allow_missing=allow_missing)
 
+    def resolve_checks(self, selection: dg.AssetSelection) -> AbstractSet[dg.AssetCheckKey]:
+        """The checks that are selected, those of selected assets among them."""
+        return selection.resolve_checks(self.dagsters)
+
     def parents(self, key: dg.AssetKey) -> AbstractSet[dg.AssetKey]:
         """What the asset reads; itself among them where it reads its own earlier partitions."""
         return self._node(key).parent_keys

@@ -32,7 +32,7 @@ def automation_sensor(
 ) -> dg.SensorDefinition:
     """A running sensor over these assets' conditions, evaluated every five seconds.
 
-    Dagster's default sensor starts stopped. Up to 500 assets and checks fit into one.
+    Dagster's default sensor starts stopped. Its limit of 500 assets and checks is in its own evaluation, not in this.
 
     Args:
         interval_seconds: how often; each evaluation costs, also one that finds nothing new.
