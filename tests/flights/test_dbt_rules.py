@@ -118,12 +118,21 @@ def test_what_would_lose_rows_or_be_no_asset_is_refused_by_its_name(
     assert words is None or words in said[0]
 
 
-def test_seeds_and_snapshots_with_the_tag_are_assets_that_are_made(spoilt: DbtProject) -> None:
-    warehouse = Warehouse(SecretStr(f"duckdb:///{spoilt.project_dir}/warehouse.duckdb"))
-    warehouse.replace("marts.airports", pa.table({"faa": ["EWR"]}))
+def test_what_a_transaction_cannot_hold_is_refused_though_nobody_checked_the_project(spoilt: DbtProject) -> None:
+    with pytest.raises(ValueError, match="a build is one transaction"):
+        unpartitioned_dbt_assets(spoilt, select="codes history")
 
-    made = unpartitioned_dbt_assets(spoilt, select="codes history")
-    result = dg.materialize([made], resources={"dbt": Dbt(spoilt, warehouse)}, run_config=QUIET)
+
+def test_seeds_and_snapshots_with_the_tag_are_assets_that_are_made(spoilt: DbtProject, tmp_path: Path) -> None:
+    shutil.copytree(spoilt.project_dir, tmp_path / "dbt", ignore=shutil.ignore_patterns("target", "logs"))
+    for name in (PYTHON[0], f"{DAILY}/vacuumed.sql", "tests/kept_failures.sql"):
+        (tmp_path / "dbt" / name).unlink()
+    warehouse = Warehouse(SecretStr(f"duckdb:///{tmp_path}/warehouse.duckdb"))
+    warehouse.replace("marts.airports", pa.table({"faa": ["EWR"]}))
+    kept = dbt_project(tmp_path / "dbt", warehouse)
+
+    made = unpartitioned_dbt_assets(kept, select="codes history")
+    result = dg.materialize([made], resources={"dbt": Dbt(kept, warehouse)}, run_config=QUIET)
 
     assert result.success
     assert made.keys == {dg.AssetKey(["staging", "codes"]), dg.AssetKey(["marts", "history"])}
