@@ -89,6 +89,9 @@ class Delegate(Protocol):
     def succeeded(self, step: Step) -> None:
         """The success of the step is recorded."""
 
+    def end(self) -> None:
+        """End what ends with the run's process, and return when it has: the run was cancelled, or cannot go on."""
+
 
 class DelegatingExecutor(StepDelegatingExecutor):
     """Its steps' events are read from the run's log; what a `Problem` says is done.
@@ -96,15 +99,26 @@ class DelegatingExecutor(StepDelegatingExecutor):
     Args:
         poll_seconds: how often the log is read.
         health_seconds: how often the delegate is asked for problems.
+        max_concurrent: steps at once; any number when left out. A step takes its pool's slot as it is launched, so
+            where the delegate lets steps wait, they keep the slot from other runs.
     """
 
-    def __init__(self, name: str, delegate: Delegate, *, poll_seconds: float, health_seconds: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        delegate: Delegate,
+        *,
+        poll_seconds: float,
+        health_seconds: int,
+        max_concurrent: int | None = None,
+    ) -> None:
         self._delegate, self._handler = delegate, _Handler(name, delegate)
         super().__init__(
             self._handler,
             retries=RetryMode.ENABLED,
             sleep_seconds=poll_seconds,
             check_step_health_interval_seconds=health_seconds,
+            max_concurrent=max_concurrent,
         )
 
     def _get_pop_events_offset(self, instance: dg.DagsterInstance) -> int:
@@ -117,10 +131,15 @@ class DelegatingExecutor(StepDelegatingExecutor):
     ) -> Generator[dg.DagsterEvent]:
         self._handler.run = run = run_of(plan_context)
         self._delegate.begin(run, [step_of(step, run) for step in execution_plan.steps])
-        for event in super().execute(plan_context, execution_plan):
-            if event.is_step_success and (step := self._handler.launched.get(event.step_key or "")):
-                self._delegate.succeeded(step)
-            yield event
+        try:
+            for event in super().execute(plan_context, execution_plan):
+                if event.is_step_success and (step := self._handler.launched.get(event.step_key or "")):
+                    self._delegate.succeeded(step)
+                yield event
+        except BaseException:
+            # Without the database Dagster stops no step. Else nothing is left but processes that store their logs.
+            self._delegate.end()
+            raise
 
     def log_failure_or_retry_event_after_error(
         self, step_context: IStepContext, err_info: SerializableErrorInfo, known_state: KnownExecutionState

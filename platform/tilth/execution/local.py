@@ -42,8 +42,14 @@ def local_executor(
         from tilth._dagster.delegating_executor import DelegatingExecutor  # what runs need, and definitions not
 
         fork_server(context.instance, code_location)
-        steps = StepsOfThisMachine(max_concurrent or cores())
-        return DelegatingExecutor("local", steps, poll_seconds=POLL_SECONDS, health_seconds=HEALTH_SECONDS)
+        slots = max_concurrent or cores()
+        return DelegatingExecutor(
+            "local",
+            StepsOfThisMachine(slots),
+            poll_seconds=POLL_SECONDS,
+            health_seconds=HEALTH_SECONDS,
+            max_concurrent=slots,
+        )
 
     return dg.ExecutorDefinition(
         name="local",
@@ -72,7 +78,7 @@ class StepsInProcesses:
         """Why the attempt ended without a record; None while it may still do its work."""
         step = attempt.step
         if self._local.overdue(step.key):
-            self._local.stop(step.key, ask=False)
+            self._local.kill(step.key)
             return Problem("policy", timeouts.explanation(step, step.tags[timeouts.TAG]))
         death = self._local.death(step.key)
         return Problem("policy", self.died(step, death)) if death else None
@@ -83,11 +89,15 @@ class StepsInProcesses:
             "partitions, or fewer steps, at once."
         )
 
-    def stop(self, attempt: "Attempt") -> None:
-        self._local.stop(attempt.step.key)
+    def stop(self, attempt: "Attempt") -> None:  # noqa: ARG002
+        self._local.stop()  # all at once: none that waits for a slot takes that of another
 
     def succeeded(self, step: Step) -> None:
         """Nothing is kept of it."""
+
+    def end(self) -> None:
+        self._local.stop()
+        self._local.join()
 
 
 class StepsOfThisMachine(StepsInProcesses):

@@ -45,7 +45,8 @@ def kubernetes_executor(code_location: str, *modules: str) -> dg.ExecutorDefinit
     """The executor of a code location on Kubernetes; the arguments are those of `executor_of`.
 
     Steps whose asset has `op_tags=compute(...)` get a Kubernetes Job each, as many at once as the cluster takes. The
-    others run in the run's pod, as many at once as it has cores, forked from its process.
+    others run in the run's pod, as many at once as it has cores, forked from its process; while one waits for a core it
+    holds its pool's slot.
     """
     note(code_location, modules, ())
 
