@@ -80,8 +80,8 @@ class LocalSteps:
             step.ended.wait(_GRACE_SECONDS)
 
     def stop(self) -> None:
-        """Ask all steps to end, so that each records that it was interrupted, and start none of those that wait. One that
-        has not ended after a grace is killed; what a step started ends with it.
+        """Ask all steps to end, so that each records that it was interrupted, and start none of those that wait. One
+        that has not ended after a grace is killed; what a step started ends with it.
         """
         left = [step for step in self._steps.values() if not step.told_to_stop]
         for step in left:
