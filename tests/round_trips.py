@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,8 @@ INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(max_size=4)
 INSTANTS = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1))
 PRICES = st.decimals(-9999, 9999, places=2)
+# As far as microseconds in 64 bits reach, which Python's own exceed.
+DURATIONS = st.timedeltas(timedelta(days=-100_000_000), timedelta(days=100_000_000))
 
 # What assets return, by the library that they return it from: values, and how a column is made of them.
 ARROW: Mapping[str, tuple[Any, st.SearchStrategy[Any]]] = {
@@ -46,7 +48,7 @@ ARROW: Mapping[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "zoned": (pa.timestamp("us", "Asia/Tokyo"), INSTANTS.map(lambda at: at.replace(tzinfo=UTC))),
     "decimal": (pa.decimal128(9, 2), PRICES),
     "wide decimal": (pa.decimal256(50, 2), PRICES),
-    "duration": (pa.duration("us"), st.timedeltas()),
+    "duration": (pa.duration("us"), DURATIONS),
     "nothing": (pa.null(), st.none()),
     "list": (pa.list_(pa.int64()), st.lists(st.none() | INTEGERS, max_size=2)),
     "struct": (pa.struct([("x", pa.int64()), ("y", pa.string())]), st.fixed_dictionaries({"x": INTEGERS, "y": TEXT})),
@@ -78,7 +80,7 @@ POLARS: Mapping[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "decimal": (pl.Decimal(10, 2), PRICES),
     "time": (pl.Time, st.times()),
     "datetime": (pl.Datetime("ns", "UTC"), INSTANTS.map(lambda at: at.replace(tzinfo=UTC))),
-    "duration": (pl.Duration("ms"), st.timedeltas()),
+    "duration": (pl.Duration("ms"), DURATIONS),
     "list": (pl.List(pl.Categorical), st.lists(st.none() | TEXT, max_size=2)),
     "struct": (pl.Struct({"x": pl.Int64, "y": pl.String}), st.fixed_dictionaries({"x": INTEGERS, "y": TEXT})),
 }
