@@ -35,8 +35,10 @@ class Marts:
     seen: set[Rows] = field(default_factory=set)
 
     def rows(self) -> Rows:
-        """In one transaction."""
+        """As they are at one moment: each statement of PostgreSQL's usual transactions has a moment of its own."""
         with self.platform.warehouse.transaction() as transaction:
+            if self.platform.warehouse.engine == "postgresql":
+                transaction.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             return tuple(rows_of(transaction, mart) for mart in MARTS)
 
     @contextmanager
